@@ -1,0 +1,163 @@
+"""Arguments in, exit code out. Nothing is done here; each command imports what it needs."""
+
+import re
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from memreap import __version__
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+TROUBLE_OF_RUN = 125
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"memreap: {message}", err=True)
+    sys.exit(code)
+
+
+class Size(click.ParamType[int]):
+    """``300M``, ``1.5G``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Bytes; a usage error for what is no size."""
+        from memreap import size  # noqa: PLC0415
+
+        if isinstance(value, int):
+            return value
+        try:
+            return size.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Regex(click.ParamType[str]):
+    """A Python regular expression."""
+
+    name = "regex"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """The same text, once it has proved to be one."""
+        try:
+            re.compile(value)
+        except re.error as error:
+            self.fail(f"not a regular expression: {value!r}: {error}", param, ctx)
+        return str(value)
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="memreap")
+def memreap() -> None:
+    """Kill the right process, take its memory back while it exits, and see that it came back.
+
+    A process that was killed is not memory that was freed: a victim that is starved of CPU gives
+    its memory back in seconds, one that hangs in the kernel never. memreap boosts it, kills it and
+    reaps it (process_mrelease) at once, and tells when the memory is back.
+
+    \b
+    Examples:
+      memreap kill 4711                       kill one process, wait for its memory
+      memreap kill --match 'python train'     everything with that command line
+      memreap run -m 4G -- make -j16          a command under a memory budget
+      memreap demo                            see the difference on your machine
+    """
+
+
+@memreap.command()
+@click.argument("pids", nargs=-1, type=click.IntRange(min=1), metavar="[PID]...")
+@click.option(
+    "--cgroup",
+    "cgroups",
+    multiple=True,
+    metavar="PATH",
+    help="All in a cgroup, v1 or v2, and below it; new forks too.",
+)
+@click.option(
+    "--match",
+    "matches",
+    multiple=True,
+    type=Regex(),
+    metavar="REGEX",
+    help="All whose full command line matches.",
+)
+@click.option(
+    "--tree",
+    "trees",
+    multiple=True,
+    type=click.IntRange(min=1),
+    metavar="PID",
+    help="A process and its descendants.",
+)
+@click.option(
+    "--term-first",
+    "term_first_s",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="SIGTERM, and SIGKILL only those that have not left by then.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long after SIGKILL a victim counts as stuck.",
+)
+@click.option(
+    "--hold",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Keep the victim's memory in reach with a ptrace exit stop until the reap has begun.",
+)
+@click.option("--force", is_flag=True, help="Kill even what oom_score_adj -1000 protects.")
+@click.option("--dry-run", is_flag=True, help="Say who would be killed; signal nobody.")
+@click.option("--json", "json_", is_flag=True, help="One JSON object a victim on a line.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors; the exit code tells.")
+def kill(json_: bool, **options: Any) -> None:
+    """Kill processes and take their memory back, even if they can never exit.
+
+    Every victim is checked (pidfd and start time), boosted, killed and reaped; whoever shares its
+    memory dies with it. Refused, with the reason: init, kernel threads, memreap and its ancestors,
+    oom_score_adj -1000, what is not there and what you may not signal.
+
+    \b
+    Outcomes:
+      exited   it is gone, and its memory with it
+      reaped   its memory is back, though it still hangs in the kernel
+      stuck    killed, but not released within --timeout
+      refused  not killed; WHY tells
+
+    \b
+    Exit codes:
+      0 all released   1 something stuck   2 usage   3 refused or not permitted
+      4 no such process   130 interrupted
+
+    \b
+    Examples:
+      memreap kill 4711 4712
+      memreap kill --match '^/usr/bin/python3 .*train' --dry-run
+      memreap kill --cgroup /user.slice/build.scope --term-first 5 --json
+    """
+    from memreap import kill as command  # noqa: PLC0415
+
+    try:
+        code = command.kill(command.KillOptions(json=json_, **options))
+    except command.UsageError as error:
+        _fail(str(error), command.EXIT_USAGE)
+    except OSError as error:
+        _fail(f"cannot work here: {error}", command.EXIT_REFUSED)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Entry point of the ``memreap`` command."""
+    memreap(prog_name="memreap")
+
+
+if __name__ == "__main__":
+    main()
