@@ -1,0 +1,182 @@
+"""What /proc says of a process. See proc_pid_stat(5) and fs/proc/.
+
+Only readers and parsers of /proc live here. Everything in /proc/PID is written by strangers:
+names hold spaces, brackets, newlines and bytes that are no text, and are carried as they are.
+
+What a read may cost differs, and each reader says it:
+- *pins nothing*: ``oom_score``, ``cgroup``, directory listings. Safe on a dying process.
+- *pins for an instant*: ``stat``, ``status``, ``statm`` take ``mm_users`` and drop it. Whoever
+  drops the last one runs the victim's exit, and may hang in it.
+- *waits for mmap_lock*: ``cmdline``. May hang for ever: only where hanging does no harm.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+
+PAGE_SIZE_BYTES = os.sysconf("SC_PAGE_SIZE")
+CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PF_KTHREAD = 0x00200000  # include/linux/sched.h
+
+_KB = re.compile(rb"^(\w+):\s+(\d+) kB$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """Some fields of /proc/PID/stat; ``start_ticks`` (since boot) makes a pid an identity."""
+
+    pid: int
+    comm: str
+    state: str
+    ppid: int
+    flags: int
+    num_threads: int
+    start_ticks: int
+
+    @property
+    def is_kernel_thread(self) -> bool:
+        """A task of the kernel's own: no mm, never a victim."""
+        return bool(self.flags & PF_KTHREAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a process's mm holds, in bytes, from /proc/PID/status."""
+
+    rss_anon_bytes: int = 0
+    rss_file_bytes: int = 0
+    rss_shmem_bytes: int = 0
+    swap_bytes: int = 0
+    page_table_bytes: int = 0
+    hugetlb_bytes: int = 0
+    uid: int = 0
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident: anonymous, file and shared pages together."""
+        return self.rss_anon_bytes + self.rss_file_bytes + self.rss_shmem_bytes
+
+
+def text(raw: bytes) -> str:
+    """Bytes of a stranger as str, losslessly (surrogateescape); unfit for a terminal as it is."""
+    return os.fsdecode(raw)
+
+
+def printable(name: str) -> str:
+    """A stranger's string, made harmless for terminals, logs and tables."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
+def parse_stat(raw: bytes) -> Stat:
+    """Parse /proc/PID/stat. comm stands in brackets and may hold brackets: the last one counts."""
+    head, _, tail = raw.rpartition(b")")
+    pid, _, comm = head.partition(b" (")
+    field = tail.split()
+    return Stat(
+        pid=int(pid),
+        comm=text(comm),
+        state=field[0].decode("ascii"),
+        ppid=int(field[1]),
+        flags=int(field[6]),
+        num_threads=int(field[17]),
+        start_ticks=int(field[19]),
+    )
+
+
+def parse_memory(raw: bytes) -> Memory:
+    """Parse the memory lines of /proc/PID/status; a process without an mm has none: all 0."""
+    # Name: comes first and is a stranger's; the kernel escapes its newlines.
+    kib = {m[1]: int(m[2]) * 1024 for m in _KB.finditer(raw)}
+    uid = re.search(rb"^Uid:\s+\d+\s+(\d+)", raw, re.MULTILINE)
+    return Memory(
+        rss_anon_bytes=kib.get(b"RssAnon", 0),
+        rss_file_bytes=kib.get(b"RssFile", 0),
+        rss_shmem_bytes=kib.get(b"RssShmem", 0),
+        swap_bytes=kib.get(b"VmSwap", 0),
+        page_table_bytes=kib.get(b"VmPTE", 0),
+        hugetlb_bytes=kib.get(b"HugetlbPages", 0),
+        uid=int(uid[1]) if uid else 0,
+    )
+
+
+class Procfs:
+    """A mounted /proc; another root serves tests and other mounts.
+
+    Every reader raises FileNotFoundError or ProcessLookupError for a process that is gone.
+    """
+
+    def __init__(self, root: str = "/proc") -> None:
+        """``root``: where procfs is mounted."""
+        self.root = root
+
+    def _read(self, path: str, limit: int = 65536) -> bytes:
+        fd = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, limit)
+        finally:
+            os.close(fd)
+
+    def pids(self) -> list[int]:
+        """Every process here, in ascending order. Pins nothing."""
+        return sorted(int(name) for name in os.listdir(self.root) if name.isdigit())
+
+    def threads(self, pid: int) -> list[int]:
+        """Every thread of a process. Pins nothing."""
+        return sorted(int(name) for name in os.listdir(f"{self.root}/{pid}/task"))
+
+    def children(self, pid: int) -> list[int]:
+        """Every child, of all its threads. Pins nothing. Needs CONFIG_PROC_CHILDREN."""
+        threads = self.threads(pid)
+        return [
+            int(child)
+            for tid in threads
+            for child in self._read(f"{pid}/task/{tid}/children").split()
+        ]
+
+    def stat(self, pid: int) -> Stat:
+        """Name, state, parent, start. Pins the mm for an instant."""
+        return parse_stat(self._read(f"{pid}/stat"))
+
+    def thread_state(self, pid: int, tid: int) -> str:
+        """One thread's state letter. Pins the mm for an instant."""
+        return parse_stat(self._read(f"{pid}/task/{tid}/stat")).state
+
+    def memory(self, pid: int) -> Memory:
+        """What the mm holds. Pins the mm for an instant."""
+        return parse_memory(self._read(f"{pid}/status"))
+
+    def oom_score(self, pid: int) -> int:
+        """The kernel's badness, 0 to 2000 and more. Pins nothing: the one safe look at the dying.
+
+        ``(1000 + badness_pages * 1000 / totalpages) * 2 / 3``; 0: no mm, adj -1000,
+        MMF_OOM_SKIP set, or in vfork. fs/proc/base.c
+        """
+        return int(self._read(f"{pid}/oom_score"))
+
+    def oom_score_adj(self, pid: int) -> int:
+        """-1000 (never) to 1000 (first). Pins nothing."""
+        return int(self._read(f"{pid}/oom_score_adj"))
+
+    def comm(self, pid: int) -> str:
+        """The name, 15 bytes at most. Pins nothing."""
+        return text(self._read(f"{pid}/comm").removesuffix(b"\n"))
+
+    def cmdline(self, pid: int) -> str:
+        """Arguments, joined by spaces; empty for a kernel thread. **Waits for mmap_lock.**"""
+        raw = self._read(f"{pid}/cmdline", 1 << 20)
+        return text(raw.rstrip(b"\0").replace(b"\0", b" "))
+
+    def cgroups(self, pid: int) -> list[tuple[str, str]]:
+        """(controllers, path) a hierarchy; controllers is "" for v2. Pins nothing. cgroups(7)"""
+        lines = text(self._read(f"{pid}/cgroup")).splitlines()
+        fields = [line.split(":", 2) for line in lines if line.count(":") >= 2]
+        return [(controllers, path) for _, controllers, path in fields]
+
+    def meminfo(self) -> dict[str, int]:
+        """/proc/meminfo in bytes, by the kernel's names."""
+        raw = self._read("meminfo")
+        return {m[1].decode(): int(m[2]) * 1024 for m in _KB.finditer(raw)}
+
+    def aio_nr(self) -> int:
+        """How many AIO requests all io_setup(2) contexts of the machine may have in flight."""
+        return int(self._read("sys/fs/aio-nr"))
