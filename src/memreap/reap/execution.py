@@ -1,0 +1,229 @@
+"""One victim from SIGKILL to release, driven by its owner's event loop.
+
+    start -> (reaper speaks | victim exits | time passes: advance) -> outcome
+
+Nothing here blocks: the reaper is a worker that may be given up, exit is told by pidfds.
+"""
+
+import errno
+import os
+import select
+from dataclasses import replace
+
+from memreap.linux import scheduling, syscalls
+from memreap.linux.procfs import Procfs
+from memreap.linux.worker import Worker
+from memreap.reap import hold as hold_
+from memreap.reap import release
+from memreap.reap.facts import Facts
+from memreap.reap.outcome import Kind, Outcome
+from memreap.reap.reaper import Clapper, Order, Reaper
+from memreap.reap.release import Evidence
+from memreap.reap.survey import Found
+from memreap.reap.victim import Victim
+
+EXIT_GRACE_S = 0.5  # how long a released victim may take to exit before it counts as hanging
+TIMEOUT_S = 10.0
+
+_WHY = {
+    errno.ESRCH: "its exit had the memory before the reap",
+    errno.EINVAL: "another live process shares its memory",
+    errno.EAGAIN: "part of it could not be reaped yet",
+    errno.EINTR: "the reap was interrupted",
+    errno.ENOSYS: "this kernel has no process_mrelease (before 5.15)",
+}
+
+
+class Execution:
+    """One victim being killed. Make, ``start``, and ``advance`` until ``outcome`` is set."""
+
+    def __init__(
+        self, victim: Victim, hold: hold_.Mode = "auto", timeout_s: float = TIMEOUT_S
+    ) -> None:
+        """Nothing is done yet. ``timeout_s``: from SIGKILL until it counts as stuck."""
+        self.victim = victim
+        self.outcome: Outcome | None = None
+        self.released_s: float | None = None
+        self._hold, self._timeout_s = hold, timeout_s
+        self._clapper = Clapper()
+        self._worker: Worker | None = None
+        self._evidence: Evidence | None = None
+        self._alive = list(victim.pidfds)
+        self._exited_s: float | None = None
+        self._started_s = 0.0
+        self._total_bytes = 0
+        self._notes: list[str] = []
+        self.ready = False
+
+    def start(self, now_s: float) -> None:
+        """Boost, kill and reap in a worker; returns at once. Raises OSError: no worker."""
+        self._fork(now_s, None, several=False)
+
+    def prepare(self, now_s: float, go: int, shut: int) -> None:
+        """As ``start``, but reap only when the pipe ``shut`` -> ``go`` ends: the owner kills."""
+        self._fork(now_s, (go, shut), several=True)
+
+    def _fork(self, now_s: float, go: tuple[int, int] | None, *, several: bool) -> None:
+        proc, facts = Procfs(), self.victim.facts
+        permitted = scheduling.realtime_permitted()
+        because = hold_.wanted(
+            self._hold, facts, several=several, realtime=permitted, aio_nr=proc.aio_nr()
+        )
+        meminfo = proc.meminfo()
+        self._total_bytes = meminfo["MemTotal"] + meminfo["SwapTotal"]
+        order = Order(self.victim, because, self._clapper, self._timeout_s, go)
+        self._started_s = now_s
+        self._worker = Worker(Reaper(order).run)
+
+    def kill(self) -> None:
+        """SIGKILL everyone of this victim from here, for a reaper that waits or none at all."""
+        self._clapper.clap()
+        self._kills([syscalls.pidfd_kill(pidfd) for pidfd in reversed(self.victim.pidfds)])
+
+    @property
+    def reaper_alive(self) -> bool:
+        """Whether a reaper is at work, or waits to be."""
+        return self._worker is not None and not self._worker.ended
+
+    def fds(self) -> list[int]:
+        """What to poll for reading."""
+        reaper = [self._worker.fileno()] if self._worker and not self._worker.ended else []
+        return [*self._alive, *reaper]
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When to call ``advance`` at the latest (CLOCK_MONOTONIC, s)."""
+        if self.outcome is not None:
+            return None
+        if self.released_s is not None:
+            return min(self.released_s + EXIT_GRACE_S, self._end_s)
+        return self._end_s
+
+    @property
+    def killed_s(self) -> float | None:
+        """When SIGKILL was sent."""
+        return self._clapper.killed_s
+
+    @property
+    def _end_s(self) -> float:
+        return (self.killed_s or self._started_s) + self._timeout_s
+
+    def advance(self, now_s: float) -> None:
+        """Take in what happened until now. Never blocks."""
+        if self.outcome is not None:
+            return
+        self._listen()
+        if self.outcome is None:
+            self._watch_exits(now_s)
+            self._conclude(now_s)
+        if self.outcome is not None and self._worker is not None:
+            self._worker.give_up()
+
+    def _listen(self) -> None:
+        if self._worker is None:
+            return
+        for message, fds in self._worker.hear():
+            match message:
+                case {"ready": True}:
+                    self.ready = True
+                case {"kills": list(kills), "held": str(held)}:
+                    if held != "not held":
+                        self._notes.append(held)
+                    self._kills(kills)
+                case {"sharer": dict(raw)}:
+                    self._join(Found(Facts.from_message(raw), fds[0]))
+                case {"evidence": dict(fields)}:
+                    self._evidence = Evidence(**fields)
+                    if self._evidence.mrelease == 0:
+                        self.released_s = self.released_s or self._evidence.released_s
+                case {"error": str(error)}:
+                    self._notes.append(f"the reaper failed: {error}")
+
+    def _kills(self, errnos: list[int]) -> None:
+        """Take the result of each SIGKILL; one that was not permitted ends it here."""
+        if errno.EPERM in errnos:
+            self.outcome = self._end("refused", "not permitted to signal it")
+
+    def _join(self, sharer: Found) -> None:
+        """Kill who came to share the mm since the survey: else the kernel refuses the reap."""
+        reason = self.victim.rules.refusal(sharer)
+        if reason:
+            self._notes.append(f"shares its memory with pid {sharer.facts.pid}: {reason}")
+            os.close(sharer.pidfd)
+            return
+        syscalls.pidfd_kill(sharer.pidfd)
+        self.victim = replace(self.victim, sharers=(*self.victim.sharers, sharer))
+        self._alive.append(sharer.pidfd)
+
+    def _watch_exits(self, now_s: float) -> None:
+        if not self._alive:
+            return
+        gone, _, _ = select.select(self._alive, [], [], 0)
+        self._alive = [pidfd for pidfd in self._alive if pidfd not in gone]
+        if not self._alive:
+            self._exited_s = now_s
+            self.released_s = min(self.released_s or now_s, now_s)
+
+    def _conclude(self, now_s: float) -> None:
+        deadline_s = self.deadline_s
+        assert deadline_s is not None
+        if self._exited_s is not None:
+            # The last words of a reaper that is all but done belong to the record.
+            speaking = self.reaper_alive and self._evidence is None
+            if not speaking or now_s >= self._exited_s + EXIT_GRACE_S or now_s >= self._end_s:
+                self.outcome = self._end("exited", self._how())
+        elif now_s >= deadline_s:
+            kind: Kind = "reaped" if self.released_s is not None else "stuck"
+            self.outcome = self._end(kind, self._how())
+
+    def give_up(self, reason: str) -> Outcome:
+        """End here, with what is known: released or not, it is not waited for any longer."""
+        self.advance(self._started_s)
+        if self.outcome is None:
+            self._notes.append(reason)
+            kind: Kind = "reaped" if self.released_s is not None else "stuck"
+            self.outcome = self._end(kind, self._how())
+            if self._worker is not None:
+                self._worker.give_up()
+        return self.outcome
+
+    def _how(self) -> str:
+        told = list(self._notes)
+        evidence = self._evidence
+        if evidence is None:
+            told.insert(
+                0, "the reap waits for the victim's mmap_lock" if self._alive else "by exit"
+            )
+        elif evidence.mrelease == 0:
+            told.insert(0, "process_mrelease took all it can take")
+        else:
+            told.insert(0, _WHY.get(evidence.mrelease, os.strerror(evidence.mrelease)))
+        if evidence is not None and evidence.usage_fell_bytes is not None:
+            told.append(f"its cgroup's usage fell by {evidence.usage_fell_bytes} bytes")
+        return "; ".join(told)
+
+    def _released_bytes(self) -> int:
+        facts, evidence = self.victim.facts, self._evidence
+        if self._exited_s is not None:
+            return release.releasable_bytes(facts.memory)
+        if evidence is not None and evidence.mrelease == 0:
+            return release.reaped_bytes(facts, evidence, self._total_bytes)
+        return 0
+
+    def _end(self, kind: Kind, reason: str) -> Outcome:
+        killed_s = self.killed_s
+        return Outcome(
+            pid=self.victim.pid,
+            comm=self.victim.facts.comm,
+            outcome=kind,
+            reason=reason,
+            released_bytes=self._released_bytes() if kind != "refused" else 0,
+            seconds_to_release=_since(killed_s, self.released_s),
+            seconds_to_exit=_since(killed_s, self._exited_s),
+            attempts=self._evidence.attempts if self._evidence else 0,
+            sharers=tuple(found.facts.pid for found in self.victim.sharers),
+        )
+
+
+def _since(start_s: float | None, end_s: float | None) -> float | None:
+    return None if start_s is None or end_s is None else max(0.0, end_s - start_s)

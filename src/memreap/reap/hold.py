@@ -1,0 +1,78 @@
+"""Keeping a dying victim's mm in place until the reap has begun.
+
+A victim drops its mm (exit_mm) some microseconds after SIGKILL reaches it. If process_mrelease
+comes later, it finds nothing to reap (ESRCH), and should the victim then hang in its exit
+(exit_aio waits for I/O that never completes), its memory is lost until reboot. A hold is a ptrace
+exit stop, which comes before exit_mm: one held thread keeps the mm of the whole process. It is let
+go as soon as the reap is under way, so that the victim's exit and the reap work from both ends.
+
+``auto`` holds when the race is likely to be lost or losing it would be final, judged by what can
+be known before the kill without a read that could hang:
+- an AIO context exists on the machine (/proc/sys/fs/aio-nr above 0): the exit may wait in exit_aio;
+- a thread of the victim is in state D: it hangs already;
+- several victims are killed at once: the last ones would be gone before their reap;
+- SCHED_FIFO is not permitted: somebody may run between the kill and the reap.
+"""
+
+import contextlib
+import threading
+import time
+from typing import Literal
+
+from memreap.linux import ptrace, scheduling
+from memreap.reap.facts import Facts
+
+Mode = Literal["auto", "always", "never"]
+BEGUN_WAIT_S = 0.005  # how long to wait for all reapers to have called process_mrelease
+UNDER_WAY_S = 0.00015  # from the call to the mm in hand; measured some 2 us, hundred times less
+
+
+def wanted(mode: Mode, facts: Facts, *, several: bool, realtime: bool, aio_nr: int) -> str | None:
+    """Why this victim should be held; None where it should not."""
+    if mode != "auto":
+        return "asked for" if mode == "always" else None
+    if "D" in facts.thread_states:
+        return "a thread in state D"
+    if aio_nr > 0:
+        return "AIO contexts on this machine"
+    if several:
+        return "several victims"
+    if not realtime:
+        return "SCHED_FIFO is not permitted"
+    return None
+
+
+class Hold(threading.Thread):
+    """The thread that traces: it seizes, waits for the exit stop and lets go."""
+
+    def __init__(self, tid: int, begun: threading.Semaphore, hands: int) -> None:
+        """``begun``: released once by each of ``hands`` reapers right before its call."""
+        super().__init__(daemon=True)
+        self._tid, self._begun, self._hands = tid, begun, hands
+        self._seized = threading.Event()
+        self.error: str | None = None  # why there is no hold
+        self.stopped = False  # whether the exit stop was seen
+
+    def seize(self) -> bool:
+        """Start, and wait until the victim is traced; False, and ``error``, where it cannot be."""
+        self.start()
+        self._seized.wait()
+        return self.error is None
+
+    def run(self) -> None:
+        """Hold one task; see the module's first lines."""
+        with contextlib.suppress(OSError):
+            scheduling.hurry(0, scheduling.REAPER_PRIORITY)
+        try:
+            ptrace.seize_exit(self._tid)
+        except OSError as error:
+            self.error = error.strerror
+        self._seized.set()
+        if self.error is not None:
+            return
+        with contextlib.suppress(OSError):
+            self.stopped = ptrace.wait_exit_stop(self._tid)
+            for _ in range(self._hands):
+                self._begun.acquire(timeout=BEGUN_WAIT_S)
+            time.sleep(UNDER_WAY_S)
+            ptrace.let_go(self._tid)

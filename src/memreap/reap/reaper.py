@@ -1,0 +1,190 @@
+"""The worker that kills one victim and reaps it: boost, hold, SIGKILL, process_mrelease.
+
+It runs in a process of its own, because process_mrelease may wait for the victim's mmap_lock for
+ever, and only the death of the caller ends that wait. All is prepared first; then SIGKILL and the
+reap follow each other at once, from SCHED_FIFO where permitted.
+
+A large mm gets a second hand: two reaps of one mm do not repeat each other's work, since the pages
+that one has unmapped are freed outside of the page-table lock, where the other goes on. It stands
+below the victim: it works where the victim's own exit does not.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+import struct
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from memreap.linux import scheduling, syscalls
+from memreap.linux.procfs import Procfs
+from memreap.linux.worker import Line
+from memreap.reap import facts
+from memreap.reap import hold as hold_
+from memreap.reap.boost import Boost
+from memreap.reap.release import Evidence
+from memreap.reap.sharers import sharers
+from memreap.reap.victim import Victim
+
+SECOND_HAND_BYTES_MIN = 32 << 20  # below, the reap is done before a second hand has begun
+SECOND_HAND_NAP_S = 0.0002
+RETRY_NAP_S = 0.002
+_SECONDS = struct.Struct("d")
+
+
+class Clapper:
+    """When SIGKILL was sent, told through memory: the reaper may never speak again."""
+
+    def __init__(self) -> None:
+        """Shared with every process forked from here on."""
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+
+    def clap(self) -> None:
+        """Note the time (CLOCK_MONOTONIC, s) right before the first kill."""
+        if self.killed_s is None:
+            _SECONDS.pack_into(self._memory, 0, time.monotonic())
+
+    @property
+    def killed_s(self) -> float | None:
+        """When; None if not yet."""
+        (at_s,) = _SECONDS.unpack_from(self._memory, 0)
+        return at_s or None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a reaper is to do."""
+
+    victim: Victim
+    hold_because: str | None
+    clapper: Clapper
+    timeout_s: float
+    go: tuple[int, int] | None  # a pipe whose end says that somebody else killed; None: kill
+
+
+class SecondHand(threading.Thread):
+    """Reaps beside the reaper, once the victim is dying."""
+
+    def __init__(self, order: Order, begun: threading.Semaphore) -> None:
+        """``begun``: released right before the first call."""
+        super().__init__(daemon=True)
+        self._order, self._begun = order, begun
+
+    def run(self) -> None:
+        """Wait for the kill, then reap; what comes of it, the reaper sees too."""
+        with contextlib.suppress(OSError):
+            scheduling.realtime(0, scheduling.SECOND_HAND_PRIORITY)
+        while self._order.clapper.killed_s is None:
+            time.sleep(SECOND_HAND_NAP_S)
+        time.sleep(SECOND_HAND_NAP_S)
+        self._begun.release()
+        for _ in range(10):
+            # EINVAL: the kill is not through yet. EAGAIN: part is left.
+            if syscalls.process_mrelease(self._order.victim.pidfd) not in _AGAIN:
+                return
+            time.sleep(SECOND_HAND_NAP_S)
+
+
+_AGAIN = (errno.EINVAL, errno.EAGAIN)
+
+
+class Reaper:
+    """One victim's end, told in messages to whoever forked this."""
+
+    def __init__(self, order: Order) -> None:
+        """Nothing is done yet."""
+        self._order = order
+        self._pidfds = order.victim.pidfds
+        large = order.victim.memory.rss_anon_bytes >= SECOND_HAND_BYTES_MIN
+        self._hands = 2 if large else 1
+        self._begun = threading.Semaphore(0)
+        self._second = SecondHand(order, self._begun) if large else None
+
+    def run(self, line: Line) -> None:
+        """The whole life of the worker."""
+        order = self._order
+        how = scheduling.hurry(0, scheduling.REAPER_PRIORITY)
+        usage_bytes = self._usage_bytes()
+        held = self._hold()
+        if self._second:
+            self._second.start()
+        if order.go is not None:
+            read, write = order.go
+            os.close(write)  # the owner's copy must be the last one
+            line.say({"ready": True})
+            os.read(read, 1)
+        boost = Boost(order.victim.tids)
+        kills, code = self._strike()
+        if any(number not in (0, errno.ESRCH) for number in kills):
+            boost.undo()
+        line.say({"kills": kills, "held": held, "reaper": how, "boost": sorted(boost.how)})
+        attempts, code = self._retry(code, line)
+        if self._second and code == 0:
+            self._second.join(order.timeout_s)
+        evidence = Evidence(
+            mrelease=code,
+            attempts=attempts,
+            released_s=time.monotonic(),
+            oom_score=self._oom_score(),
+            usage_fell_bytes=self._fell(usage_bytes),
+        )
+        line.say({"evidence": asdict(evidence)})
+
+    def _hold(self) -> str:
+        if not self._order.hold_because:
+            return "not held"
+        tid = self._order.victim.facts.living_tid
+        hold = hold_.Hold(tid, self._begun, self._hands)
+        if hold.seize():
+            return f"held: {self._order.hold_because}"
+        return f"could not be held: {hold.error}"
+
+    def _strike(self) -> tuple[list[int], int]:
+        self._begun.release()
+        if self._order.go is None:
+            self._order.clapper.clap()
+            return syscalls.kill_and_mrelease(self._pidfds)
+        return [0] * len(self._pidfds), syscalls.process_mrelease(self._pidfds[0])
+
+    def _retry(self, code: int, line: Line) -> tuple[int, int]:
+        """Call again while that can help: (calls made, the last errno)."""
+        attempts, deadline_s = 1, time.monotonic() + self._order.timeout_s
+        told = False
+        while code in _AGAIN and time.monotonic() < deadline_s:
+            if code == errno.EINVAL and not told:
+                self._tell_sharers(line)
+                told = True
+            time.sleep(RETRY_NAP_S)
+            code = syscalls.process_mrelease(self._pidfds[0])
+            attempts += 1
+        return attempts, code
+
+    def _tell_sharers(self, line: Line) -> None:
+        """A live process has the mm, new or found too late: say who, with its pidfd."""
+        known = {self._order.victim.pid, *(f.facts.pid for f in self._order.victim.sharers)}
+        for _, pid in sharers([self._order.victim.facts], Procfs()):
+            if pid not in known:
+                with contextlib.suppress(OSError):
+                    pidfd = os.pidfd_open(pid)
+                    line.say({"sharer": facts.read(pid, Procfs()).as_message()}, [pidfd])
+
+    def _oom_score(self) -> int | None:
+        with contextlib.suppress(OSError, ValueError):
+            return Procfs().oom_score(self._order.victim.pid)
+        return None
+
+    def _usage_bytes(self) -> int | None:
+        file = self._order.victim.facts.usage_file
+        if file is not None:
+            with contextlib.suppress(OSError, ValueError):
+                return int(Path(file).read_text())
+        return None
+
+    def _fell(self, before_bytes: int | None) -> int | None:
+        after_bytes = self._usage_bytes()
+        if before_bytes is None or after_bytes is None:
+            return None
+        return before_bytes - after_bytes
