@@ -14,7 +14,7 @@ import pytest
 
 from memreap.linux import syscalls
 from memreap.linux.procfs import Procfs
-from memreap.victims import Staged, kinds_possible, neighbours, stage
+from memreap.victims import Staged, kinds_possible, stage
 
 pytestmark = pytest.mark.kernel
 
@@ -183,7 +183,7 @@ def test_threads() -> None:
 
 
 def test_idle_runs_at_sched_idle_and_is_cleared_beside_neighbours() -> None:
-    with neighbours(4), stage("idle", SIZE_BYTES) as staged:
+    with stage("idle", SIZE_BYTES, neighbours=4) as staged:
         assert os.sched_getscheduler(staged.pid) == os.SCHED_IDLE
     assert session_of(staged) == []
 
@@ -297,12 +297,9 @@ def test_nothing_survives_a_caller_that_was_killed(
         os.close(pidfd)
 
 
-def test_neighbours_run_and_go() -> None:
-    with neighbours(3) as pids:
-        pidfds = [os.pidfd_open(pid) for pid in pids]
+def test_neighbours_run_in_the_victims_session_and_go_with_it() -> None:
+    with stage("sleeping", SIZE_BYTES, neighbours=3) as staged:
+        pids = [pid for pid in session_of(staged) if pid not in (staged.session, staged.pid)]
         assert len(pids) == 3
-        assert not any(exited(pidfd, 0.05) for pidfd in pidfds)
         assert {PROC.stat(pid).state for pid in pids} == {"R"}
-    for pidfd in pidfds:
-        assert exited(pidfd, 0)
-        os.close(pidfd)
+    assert session_of(staged) == []

@@ -3,8 +3,12 @@
 Where they are mounted, who is in one, what one uses. A cgroup is named by its directory.
 """
 
+import contextlib
+import errno
 import os
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from memreap.linux.procfs import Procfs, text
@@ -82,3 +86,55 @@ def kill(directory: Path) -> bool:
     except OSError:  # v1, a kernel before 5.14, or not ours
         return False
     return True
+
+
+@contextlib.contextmanager
+def temporary(controller: str, name: str, procfs: Procfs) -> Iterator[Path]:
+    """Make a cgroup of one's own below the hierarchy's root, and remove it at the end.
+
+    v2 where it has the controller ("memory", "cpu"), else v1. Raises OSError, with what to do,
+    where there is none or it is not permitted.
+    """
+    directory = _place(controller, procfs) / name
+    directory.mkdir()
+    try:
+        yield directory
+    finally:
+        remove(directory)
+
+
+def _place(controller: str, procfs: Procfs) -> Path:
+    for root, kind, options in mounts(procfs):
+        if kind == "cgroup2":
+            subtree = root / "cgroup.subtree_control"
+            if controller in (root / "cgroup.controllers").read_text().split():
+                if controller not in subtree.read_text().split():
+                    subtree.write_text(f"+{controller}")
+                return root
+        elif controller in options:
+            return root
+    raise FileNotFoundError(errno.ENOENT, f"no cgroup hierarchy has the {controller} controller")
+
+
+def remove(directory: Path, timeout_s: float = 2.0) -> None:
+    """Remove an empty cgroup; waits for its last member to be gone. Raises OSError if one stays."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            directory.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.005)
+        else:
+            return
+
+
+def usage_file(directory: Path) -> Path:
+    """The file with the memory in use of a memory cgroup. Raises FileNotFoundError."""
+    for name in USAGE_FILES:
+        if (directory / name).exists():
+            return directory / name
+    raise FileNotFoundError(errno.ENOENT, f"not a memory cgroup: {directory}")

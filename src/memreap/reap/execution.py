@@ -23,6 +23,7 @@ from memreap.reap.survey import Found
 from memreap.reap.victim import Victim
 
 EXIT_GRACE_S = 0.5  # how long a released victim may take to exit before it counts as hanging
+UNWITNESSED_S = 0.1  # how long a reap without a witness waits for the exit to speak for it
 TIMEOUT_S = 10.0
 
 _WHY = {
@@ -97,6 +98,8 @@ class Execution:
             return None
         if self.released_s is not None:
             return min(self.released_s + EXIT_GRACE_S, self._end_s)
+        if self._evidence is not None and self._evidence.reaped:
+            return min(self._evidence.released_s + UNWITNESSED_S, self._end_s)
         return self._end_s
 
     @property
@@ -115,6 +118,7 @@ class Execution:
         self._listen()
         if self.outcome is None:
             self._watch_exits(now_s)
+            self._trust_reap(now_s)
             self._conclude(now_s)
         if self.outcome is not None and self._worker is not None:
             self._worker.give_up()
@@ -134,7 +138,7 @@ class Execution:
                     self._join(Found(Facts.from_message(raw), fds[0]))
                 case {"evidence": dict(fields)}:
                     self._evidence = Evidence(**fields)
-                    if self._evidence.mrelease == 0:
+                    if self._witnessed(self._evidence):
                         self.released_s = self.released_s or self._evidence.released_s
                 case {"error": str(error)}:
                     self._notes.append(f"the reaper failed: {error}")
@@ -154,6 +158,19 @@ class Execution:
         syscalls.pidfd_kill(sharer.pidfd)
         self.victim = replace(self.victim, sharers=(*self.victim.sharers, sharer))
         self._alive.append(sharer.pidfd)
+
+    def _witnessed(self, evidence: Evidence) -> bool:
+        """Whether more than the reap's own word says that the memory is back."""
+        memory = self.victim.memory
+        return evidence.reaped and release.witnessed(memory, evidence.usage_fell_bytes)
+
+    def _trust_reap(self, now_s: float) -> None:
+        """A victim that does not exit though it is reaped hangs: nothing lies in its hands."""
+        evidence = self._evidence
+        if self.released_s is not None or evidence is None or not evidence.reaped:
+            return
+        if now_s >= evidence.released_s + UNWITNESSED_S:
+            self.released_s = evidence.released_s
 
     def _watch_exits(self, now_s: float) -> None:
         if not self._alive:
@@ -194,7 +211,7 @@ class Execution:
             told.insert(
                 0, "the reap waits for the victim's mmap_lock" if self._alive else "by exit"
             )
-        elif evidence.mrelease == 0:
+        elif evidence.reaped:
             told.insert(0, "process_mrelease took all it can take")
         else:
             told.insert(0, _WHY.get(evidence.mrelease, os.strerror(evidence.mrelease)))
@@ -206,7 +223,7 @@ class Execution:
         facts, evidence = self.victim.facts, self._evidence
         if self._exited_s is not None:
             return release.releasable_bytes(facts.memory)
-        if evidence is not None and evidence.mrelease == 0:
+        if evidence is not None and evidence.reaped:
             return release.reaped_bytes(facts, evidence, self._total_bytes)
         return 0
 

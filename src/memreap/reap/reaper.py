@@ -22,7 +22,7 @@ from pathlib import Path
 from memreap.linux import scheduling, syscalls
 from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Line
-from memreap.reap import facts
+from memreap.reap import facts, release
 from memreap.reap import hold as hold_
 from memreap.reap.boost import Boost
 from memreap.reap.release import Evidence
@@ -32,6 +32,8 @@ from memreap.reap.victim import Victim
 SECOND_HAND_BYTES_MIN = 32 << 20  # below, the reap is done before a second hand has begun
 SECOND_HAND_NAP_S = 0.0002
 RETRY_NAP_S = 0.002
+WITNESS_NAP_S = 0.0003
+WITNESS_WAIT_S = 0.05
 _SECONDS = struct.Struct("d")
 
 
@@ -124,14 +126,25 @@ class Reaper:
         attempts, code = self._retry(code, line)
         if self._second and code == 0:
             self._second.join(order.timeout_s)
+        fell_bytes = self._witness(usage_bytes) if code == 0 else self._fell(usage_bytes)
         evidence = Evidence(
             mrelease=code,
             attempts=attempts,
             released_s=time.monotonic(),
             oom_score=self._oom_score(),
-            usage_fell_bytes=self._fell(usage_bytes),
+            usage_fell_bytes=fell_bytes,
         )
         line.say({"evidence": asdict(evidence)})
+
+    def _witness(self, before_bytes: int | None) -> int | None:
+        """Look at the cgroup's counter until it has fallen: what the exit gathered comes late."""
+        deadline_s = time.monotonic() + WITNESS_WAIT_S
+        while True:
+            fell_bytes = self._fell(before_bytes)
+            seen = release.witnessed(self._order.victim.memory, fell_bytes)
+            if seen or fell_bytes is None or time.monotonic() > deadline_s:
+                return fell_bytes
+            time.sleep(WITNESS_NAP_S)
 
     def _hold(self) -> str:
         if not self._order.hold_because:

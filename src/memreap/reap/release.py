@@ -4,7 +4,10 @@ What is measured, in bytes: the private anonymous pages (RssAnon) and swap (VmSw
 held right before the kill, and how much of them is known to be free again. It is known
 
 - when every process that shared the mm has exited: exit_mmap ran before the pidfd told;
-- when process_mrelease returned 0: the kernel unmapped every VMA that it can reap;
+- when process_mrelease returned 0, the kernel unmapped every VMA that it can reap. Pages that the
+  victim's own exit unmapped first may still lie in its mmu_gather (huge pages all of them), so
+  the release counts from then only if the cgroup's counter fell as well, or if the victim then
+  hangs; else from its exit;
 - what ``oom_score`` then says is left, beyond the pages that a reap cannot take, is subtracted.
   One step of it is 0.15 % of RAM and swap, so less than two steps cannot be seen;
 - the usage counter of the victim's cgroup, where it is in one, is quoted beside it. Others in the
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 from memreap.linux.procfs import Memory
 from memreap.reap.facts import Facts
 
+WITNESSED_SHARE = 0.95  # of what could be released, by which the cgroup's counter must have fallen
 OOM_SCORE_QUANTA = 2  # roundings on the way: one when scaled to 1000, one when to two thirds
 
 
@@ -34,10 +38,22 @@ class Evidence:
     oom_score: int | None
     usage_fell_bytes: int | None
 
+    @property
+    def reaped(self) -> bool:
+        """Whether the kernel says that it took all it can take."""
+        return self.mrelease == 0
+
 
 def releasable_bytes(memory: Memory) -> int:
     """What a reap can give back."""
     return memory.rss_anon_bytes + memory.swap_bytes
+
+
+def witnessed(memory: Memory, usage_fell_bytes: int | None) -> bool:
+    """Whether the cgroup's counter fell as far as the victim's memory can make it fall."""
+    return usage_fell_bytes is not None and usage_fell_bytes >= WITNESSED_SHARE * releasable_bytes(
+        memory
+    )
 
 
 def left_bytes(facts: Facts, oom_score: int | None, total_bytes: int) -> int:

@@ -10,11 +10,11 @@ One staged victim is a small tree of processes in a session of its own::
       host                host.py: answers the hung file, reaps
         victim            kinds.py: what it does with its memory
           more of them    sharers, the children of a fork bomb
+        neighbours      neighbours.py: busy, so that CPU is short
 
 This room imports ``memreap.linux`` and nothing else of ours.
 """
 
-from memreap.victims.neighbours import neighbours
 from memreap.victims.stage import Staged, kinds_possible, stage
 
-__all__ = ["Staged", "kinds_possible", "neighbours", "stage"]
+__all__ = ["Staged", "kinds_possible", "stage"]

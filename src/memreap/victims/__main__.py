@@ -26,11 +26,14 @@ def main() -> int:
     parser.add_argument("--huge", action="store_true", help="in transparent huge pages")
     parser.add_argument("--threads", type=int, default=4, metavar="N", help="beside the main one")
     parser.add_argument("--cgroup", action="append", default=[], metavar="FOLDER", help="join it")
+    parser.add_argument("--neighbours", type=int, default=0, metavar="N", help="busy, beside it")
     args = parser.parse_args()
     if args.kind is None:
         print(json.dumps(kinds_here()))
         return 0
-    order = Order(args.kind, args.size, args.huge, args.threads, tuple(args.cgroup))
+    order = Order(
+        args.kind, args.size, args.huge, args.threads, tuple(args.cgroup), args.neighbours
+    )
     try:
         return Host(order).run()
     except OSError as error:

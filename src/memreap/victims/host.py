@@ -16,6 +16,7 @@ from memreap.linux import syscalls
 from memreap.linux.procfs import Procfs
 from memreap.victims.fuse import HungFile
 from memreap.victims.kinds import KINDS
+from memreap.victims.neighbours import spin
 from memreap.victims.scene import Order, Scene
 
 SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
@@ -45,6 +46,8 @@ class Host:
             self._become_victim(scene)
         os.close(report_fd)
         os.close(lifeline_fd)
+        self._neighbour_count = order.neighbours
+        self._neighbours: list[int] = []
         self._report: bytes | None = None
         self._ready = False
 
@@ -109,8 +112,10 @@ class Host:
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
-        if self._victim:
-            os.kill(self._victim, signal.SIGKILL)  # not reaped yet, so it is still that one
+        # Not reaped yet, so they are still those.
+        for pid in [*self._neighbours, *([self._victim] if self._victim else [])]:
+            os.kill(pid, signal.SIGKILL)
+        self._neighbours.clear()
 
     def _announce(self) -> None:
         """Pass the victim's report on, as soon as it is true."""
@@ -119,4 +124,5 @@ class Host:
         if self._kind.ends_in_d and Procfs().stat(self._victim).state != "D":
             return
         self._ready = True
+        self._neighbours = [spin() for _ in range(self._neighbour_count)]
         os.write(sys.stdout.fileno(), self._report)

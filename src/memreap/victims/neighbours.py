@@ -1,42 +1,29 @@
 """Processes that want the CPU: what a victim, and a killer, have to compete with.
 
-Only CPU-bound bystanders live here. They hold no memory to speak of and are never victims.
+Only CPU-bound bystanders live here. They hold no memory to speak of and are never victims. They
+are of the victim's own session, because the scheduler shares a CPU out by session first
+(sched(7), autogroup): across sessions even a SCHED_IDLE victim would get its half.
 """
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import os
+import signal
 
-# One byte says that it runs; by then it also ends with the thread that started it.
-_SPIN = """
-import ctypes, os
-ctypes.CDLL(None).prctl(1, 9)
-os.write(1, b"!")
-while True: pass
-"""
+from memreap.linux import syscalls
+
+SIGNALS_OF_HOST = {signal.SIGTERM, signal.SIGINT}
 
 
-@contextmanager
-def neighbours(count: int) -> Iterator[tuple[int, ...]]:
-    """Keep ``count`` processes spinning; their pids. They are gone when the block is left."""
-    with ExitStack() as stack:
-        running = [stack.enter_context(_spinning()) for _ in range(count)]
-        for process in running:
-            assert process.stdout is not None
-            if process.stdout.read(1) != b"!":
-                raise RuntimeError("a busy neighbour did not start")
-        yield tuple(process.pid for process in running)
-
-
-@contextmanager
-def _spinning() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(  # noqa: S603
-        [sys.executable, "-I", "-S", "-c", _SPIN],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def spin() -> int:
+    """Fork one neighbour; its pid. It ends with the process that forked it."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS_OF_HOST)
+        while os.getppid() == parent:
+            for _ in range(1_000_000):
+                pass
+    finally:
+        os._exit(0)

@@ -26,6 +26,8 @@ class Order:
     huge: bool = False
     threads: int = 4
     cgroups: tuple[str, ...] = ()
+    neighbours: int = 0
+    """CPU-bound processes beside it, from when it is ready."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,15 +48,16 @@ def stage(
     huge: bool = False,
     threads: int = 4,
     cgroups: Sequence[str | Path] = (),
+    neighbours: int = 0,
     ready_timeout_s: float = 60,
 ) -> Iterator[Staged]:
-    """Make a victim, and leave nothing of it behind.
+    """Make a victim, with busy neighbours if wanted, and leave nothing of it behind.
 
     It dies with the *thread* that staged it at the latest (PR_SET_PDEATHSIG). RuntimeError where
     it cannot be made, and where something of it could not be cleared away.
     """
     args = [kind, "--size", str(size_bytes), "--threads", str(threads)]
-    args += ["--huge"] if huge else []
+    args += ["--neighbours", str(neighbours), *(["--huge"] if huge else [])]
     for cgroup in cgroups:
         args += ["--cgroup", str(cgroup)]
     host = _spawn(args)

@@ -1,0 +1,82 @@
+"""How the demo looks: a table that grows live where somebody watches, plain rows elsewhere."""
+
+import sys
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from memreap import size
+from memreap.demo.measure import Measurement
+from memreap.report import seconds
+
+PENDING = "..."
+
+
+@dataclass(slots=True)
+class Row:
+    """One scene, as far as it is known."""
+
+    name: str
+    why: str
+    alone: str = ""
+    memreap: str = ""
+
+
+@dataclass(slots=True)
+class Board:
+    """Every row, and the display they are shown on."""
+
+    limit_s: float
+    rows: list[Row] = field(default_factory=list)
+    console: Console = field(default_factory=lambda: Console(highlight=False))
+    live: Live | None = None
+
+    def __enter__(self) -> "Board":
+        """Show it from here on."""
+        if self.console.is_terminal:
+            self.live = Live(self._table(), console=self.console, auto_refresh=False)
+            self.live.__enter__()
+        else:
+            self.console.width = 140
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType
+    ) -> None:
+        """Leave the last state standing."""
+        if self.live:
+            self.live.__exit__(kind, error, trace)
+        elif kind is None:
+            self.console.print(self._table())
+
+    def show(self) -> None:
+        """Draw what is known now."""
+        if self.live:
+            self.live.update(self._table(), refresh=True)
+        else:
+            last = self.rows[-1]
+            if last.memreap and last.memreap != PENDING:
+                print(f"{last.name}: done", file=sys.stderr)
+
+    def _table(self) -> Table:
+        table = Table(title="A process that was killed is not memory that was freed", box=None)
+        table.title_justify = "left"
+        table.add_column("VICTIM", no_wrap=True)
+        table.add_column("SIGKILL ALONE", justify="right", no_wrap=True)
+        table.add_column("MEMREAP", justify="right", no_wrap=True)
+        table.add_column("BECAUSE ALONE", style="dim")
+        for row in self.rows:
+            table.add_row(row.name, row.alone, row.memreap, row.why)
+        return table
+
+
+def cell(seen: Measurement, limit_s: float) -> str:
+    """One measurement in few words: all back and when, or how much was back at the limit."""
+    if seen.seconds is not None:
+        hangs = "" if seen.seconds_to_exit is not None or seen.outcome is None else ", still hangs"
+        hung = hangs if seen.outcome and seen.outcome.outcome == "reaped" else ""
+        return f"[green]{size.show(seen.held_bytes)} in {seconds(seen.seconds)}[/]{hung}"
+    return f"[red]{seen.share:.0%} after {limit_s:g} s[/]"
