@@ -1,0 +1,24 @@
+"""How long to sleep until the next look: adaptive polling, as pure arithmetic.
+
+A hog must be caught before usage reaches twice the budget even if it starts right after a look;
+a quiet tree must cost next to nothing. Both follow from one bound: nobody touches memory faster
+than FASTEST_BYTES_PER_S, so there is no need to look again before that could matter.
+"""
+
+FASTEST_BYTES_PER_S = 8e9  # huge pages, zeroed and written by every CPU of a small machine
+REACTION_S = 0.015  # from the reading to the SIGKILL: a snapshot of the tree, and three forks
+FLOOR_S = 0.001
+CEILING_S = 1.0
+
+
+def interval_s(usage_bytes: int, limit_bytes: int, growth_bytes_per_s: float = 0.0) -> float:
+    """Seconds until the next look; shorter when growth was seen.
+
+    Growth that was seen will probably go on: look again half-way to the limit, so that each look
+    halves what is left and the crossing is noticed near the limit instead of near twice of it.
+    """
+    worst_s = (2 * limit_bytes - usage_bytes) / FASTEST_BYTES_PER_S - REACTION_S
+    interval = min(worst_s, CEILING_S)
+    if growth_bytes_per_s > 0:
+        interval = min(interval, (limit_bytes - usage_bytes) / growth_bytes_per_s / 2)
+    return max(interval, FLOOR_S)

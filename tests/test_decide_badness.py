@@ -1,0 +1,98 @@
+"""Who is chosen, and why the others are not."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memreap.decide.badness import as_one, badness_pages, choose
+from memreap.decide.events import Candidate, Identity
+
+PAGES = st.integers(0, 1 << 24)
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> tuple[Candidate, ...]:
+    pids = draw(st.lists(st.integers(1, 50), unique=True, max_size=12))
+    return tuple(
+        Candidate(
+            members=(Identity(pid, draw(st.integers(0, 3))),),
+            name=f"p{pid}",
+            rss_pages=draw(st.one_of(st.integers(0, 3), PAGES)),
+            swap_pages=draw(st.integers(0, 3)),
+            page_table_pages=draw(st.integers(0, 3)),
+            oom_score_adj=draw(st.one_of(st.just(-1000), st.just(0), st.integers(-1000, 1000))),
+            has_mm=draw(st.booleans()),
+            is_kernel_thread=draw(st.booleans()),
+        )
+        for pid in pids
+    )
+
+
+IDENTITIES = st.frozensets(st.builds(Identity, st.integers(1, 50), st.integers(0, 3)), max_size=20)
+
+
+def oom_kill(
+    tasks: tuple[Candidate, ...], totalpages: int, spared: frozenset[Identity]
+) -> Candidate | None:
+    """Choose as select_bad_process does: one pass, an equal score replaces."""
+    chosen, chosen_points = None, -(1 << 62)
+    for task in tasks:
+        if task.members[0].pid == 1 or task.is_kernel_thread or task.members[0] in spared:
+            continue
+        if not task.has_mm or task.oom_score_adj == -1000:
+            continue
+        points = task.rss_pages + task.swap_pages + task.page_table_pages
+        points += task.oom_score_adj * (totalpages // 1000)
+        if points < chosen_points:
+            continue
+        chosen, chosen_points = task, points
+    return chosen
+
+
+@given(crowds(), PAGES, IDENTITIES, IDENTITIES)
+def test_best_is_the_kernels(
+    crowd: tuple[Candidate, ...],
+    totalpages: int,
+    protected: frozenset[Identity],
+    skipped: frozenset[Identity],
+) -> None:
+    choice = choose(crowd, totalpages, protected, skipped)
+    assert choice.best == oom_kill(crowd, totalpages, protected | skipped)
+
+
+@given(crowds(), PAGES, IDENTITIES)
+def test_everyone_is_explained(
+    crowd: tuple[Candidate, ...], totalpages: int, protected: frozenset[Identity]
+) -> None:
+    ranked = choose(crowd, totalpages, protected).ranked
+    assert sorted(r.candidate.members for r in ranked) == sorted(c.members for c in crowd)
+    assert all((r.score_pages is None) == bool(r.why_not) for r in ranked)
+    scores = [r.score_pages for r in ranked if r.score_pages is not None]
+    assert scores == sorted(scores, reverse=True)
+    for r in ranked:
+        if r.score_pages is not None:
+            assert r.score_pages == badness_pages(r.candidate, totalpages)
+            assert r.candidate.identity not in protected
+
+
+def test_adj_is_a_share_of_the_total() -> None:
+    small = Candidate((Identity(10, 1),), "small", rss_pages=100, oom_score_adj=500)
+    large = Candidate((Identity(11, 1),), "large", rss_pages=400)
+    assert choose([small, large], 1000).best == small
+    assert choose([small, large], 0).best == large
+
+
+def test_ties_go_to_the_later_task() -> None:
+    twins = [Candidate((Identity(pid, 1),), "twin", rss_pages=7) for pid in (10, 11, 12)]
+    assert choose(twins, 0).best == twins[2]
+
+
+@given(crowds(), IDENTITIES)
+def test_a_group_holds_only_whom_one_may_kill(
+    crowd: tuple[Candidate, ...], protected: frozenset[Identity]
+) -> None:
+    groups = as_one(crowd, protected, "all")
+    best = choose(groups, 0, protected).best
+    single = choose(crowd, 0, protected)
+    eligible = {r.candidate.identity for r in single.ranked if r.score_pages is not None}
+    assert set(best.members if best else ()) == eligible
+    assert sum(len(g.members) for g in groups) == len(crowd)
