@@ -154,6 +154,99 @@ def kill(json_: bool, **options: Any) -> None:
     sys.exit(code)
 
 
+@memreap.command(context_settings={"ignore_unknown_options": False})
+@click.option(
+    "-m",
+    "--memory",
+    "budget_bytes",
+    type=Size(),
+    required=True,
+    metavar="BUDGET",
+    help="What the command and all it starts may use together: 300M, 1.5G.",
+)
+@click.option(
+    "--on-limit",
+    type=click.Choice(["kill", "kill-tree", "term"]),
+    default="kill",
+    show_default=True,
+    help="What a tree over its budget gets: its worst process killed, the whole tree killed, or SIGTERM first.",
+)
+@click.option(
+    "--protect",
+    type=Regex(),
+    metavar="REGEX",
+    help="Never kill a process whose name or full command line matches.",
+)
+@click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a victim may make no progress before the next one is chosen.",
+)
+@click.option(
+    "--term-seconds",
+    "term_s",
+    type=click.FloatRange(min=0),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --on-limit term: from SIGTERM to SIGKILL.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Append each incident to a file, as one JSON object on a line.",
+)
+@click.option(
+    "--cgroup",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="Measure by a delegated cgroup v2 where one can be made.",
+)
+@click.option(
+    "--wait-tree",
+    is_flag=True,
+    help="Stay until every process of the tree has ended, not the command alone.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(protect: str | None, **options: Any) -> None:
+    """Run a command under a memory budget, without root and without cgroups.
+
+    Its whole process tree is one domain. When it uses more than BUDGET, the process with the
+    highest badness (the kernel's rule) is killed and reaped, and the rest goes on; another one
+    only if that was not enough. Signals, the terminal and stdin reach the command as if memreap
+    were not there.
+
+    \b
+    Exit codes:
+      the command's own; 128+N where signal N ended it
+      137 where the command itself was the victim (one line says so)
+      125 memreap's own trouble   126 not executable   127 not found
+
+    \b
+    Examples:
+      memreap run -m 4G -- make -j16
+      memreap run -m 300M -- python3 -c 'x=bytearray(10**9)'
+      memreap run -m 2G --protect '^postgres' --json incidents.jsonl -- ./start.sh
+    """
+    from memreap.run.options import RunOptions  # noqa: PLC0415
+    from memreap.run.session import run as run_command  # noqa: PLC0415
+
+    guarded = None if protect is None else re.compile(protect)
+    try:
+        code = run_command(RunOptions(protect=guarded, **options))
+    except OSError as error:
+        _fail(f"cannot work here: {error}", TROUBLE_OF_RUN)
+    sys.exit(code)
+
+
 @memreap.command()
 @click.option("--json", "json_", is_flag=True, help="Also one JSON object a victim on a line.")
 def demo(json_: bool) -> None:

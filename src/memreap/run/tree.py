@@ -1,0 +1,187 @@
+"""The command's process tree: who belongs to it.
+
+Only membership lives here. As child subreaper we inherit every orphan, so whoever descends from
+us belongs to the tree for as long as it lives, whatever it forks, execs or daemonises.
+
+A look at a quiet machine is one read: /proc/loadavg tells the newest pid, and if that has not
+changed nobody was born. Otherwise only pids given out since are looked at. Two things are not
+seen so: a newborn that has its pid already and does not show in /proc yet, and pids that go once
+around between two looks. Against the first, a range is looked at twice; against both, everything
+is looked at now and then, as rarely as it is dear.
+"""
+
+import contextlib
+import os
+import resource
+import time
+from collections.abc import Iterator
+
+from memreap.decide.events import Identity
+from memreap.linux.kin import Kin, LastPid, kin
+from memreap.linux.procfs import PAGE_SIZE_BYTES, Procfs
+from memreap.linux.rss import Statm
+
+FULL_LOOK_S = 1.0  # at most so often
+FULL_LOOK_SHARE = 0.001  # and for at most this share of the time
+KEPT_FDS_MAX = 700  # select(2), which others here use, takes descriptors below 1,024
+RESERVED_FDS = 200  # for everything but the members' kept descriptors
+
+GONE = (FileNotFoundError, ProcessLookupError)
+
+
+class Member:
+    """A process of the tree, and what was last read of it, in pages."""
+
+    __slots__ = (
+        "dying_bytes",
+        "identity",
+        "looked_s",
+        "pid",
+        "resident",
+        "resident_then",
+        "score_then",
+        "shared",
+        "shared_then",
+        "shmem",
+        "size",
+        "statm",
+        "swap",
+    )
+
+    def __init__(self, identity: Identity, statm: Statm) -> None:
+        """Nothing is read yet."""
+        self.identity = identity
+        self.pid = identity.pid
+        self.statm = statm
+        self.size = self.resident = self.shared = 0
+        # From /proc/PID/status, at looked_s, and what statm said at that time.
+        self.shmem = self.swap = self.resident_then = self.shared_then = 0
+        self.looked_s = -1.0
+        # What it held when it was killed: from then on nothing of it is read but oom_score.
+        self.dying_bytes: int | None = None
+        self.score_then = 0
+
+    @property
+    def pages_at_most(self) -> int:
+        """Anonymous, shmem and swap; files that it maps since the last look at it count too."""
+        grown = max(0, self.shared - self.shared_then)
+        return self.resident - self.shared + self.shmem + self.swap + grown
+
+
+class Tree:
+    """Everyone who descends from this process, but its own helpers."""
+
+    def __init__(self, procfs: Procfs) -> None:
+        """Nobody yet: to be made before the command is started."""
+        self.procfs = procfs
+        self.members: dict[int, Member] = {}
+        self._self = kin(os.getpid(), procfs)
+        self._last_pid = LastPid(procfs)
+        self._seen_to = self._seen_from = self._last_pid.read()
+        self._full_look_due_s = 0.0
+        self._full_look_owed = True
+        self._kept_max = 0
+
+    def raise_descriptor_limit(self) -> None:
+        """Take as many descriptors as we may. After the command's start: it inherits the limit."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self._kept_max = min(KEPT_FDS_MAX, hard - RESERVED_FDS)
+
+    def close(self) -> None:
+        """Let go of every descriptor."""
+        for pid in list(self.members):
+            self.remove(pid)
+        self._last_pid.close()
+
+    def __iter__(self) -> Iterator[Member]:
+        """Everyone, in the order in which they were found: parents before children."""
+        return iter(list(self.members.values()))
+
+    def add(self, found: Kin) -> None:
+        """Count a process in; nothing happens if it is gone already."""
+        with contextlib.suppress(*GONE, PermissionError):
+            statm = Statm(found.pid, self.procfs, keep=len(self.members) < self._kept_max)
+            self.members[found.pid] = Member(Identity(found.pid, found.start_ticks), statm)
+
+    def remove(self, pid: int) -> None:
+        """Count a process out: it is gone."""
+        self.members.pop(pid).statm.close()
+
+    def doom(self, pid: int, *, shares_mm: bool = False) -> None:
+        """Read no more of it: it is about to be killed, or was. Its mm is counted once."""
+        member = self.members.get(pid)
+        if member is None or member.dying_bytes is not None:
+            return
+        member.dying_bytes = 0 if shares_mm else member.pages_at_most * PAGE_SIZE_BYTES
+        with contextlib.suppress(*GONE):
+            member.score_then = self.procfs.oom_score(pid)
+
+    def settle(self, pid: int) -> None:
+        """Its memory is back, though it may still be there."""
+        if pid in self.members:
+            self.members[pid].dying_bytes = 0
+
+    def bury(self, spared: int) -> None:
+        """Wait for orphans that have ended, as init would; ``spared`` is somebody else's."""
+        for pid in [pid for pid in self.members if pid != spared]:
+            # ECHILD: somebody else's child.
+            with contextlib.suppress(ChildProcessError):
+                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG):
+                    self.remove(pid)
+
+    def alive(self) -> int:
+        """How many have an mm and are not dying; read anew, those that are gone counted out."""
+        count = 0
+        for member in self:
+            try:
+                count += member.dying_bytes is None and member.statm.read()[1] > 0
+            except GONE:
+                self.remove(member.pid)
+        return count
+
+    def refresh(self, now_s: float) -> None:
+        """Find who was born since. The dead are found by whoever reads them."""
+        newest = self._last_pid.read()
+        if self._full_look_owed and now_s >= self._full_look_due_s:
+            started_s = time.monotonic()
+            self._adopt(self.procfs.pids())
+            cost_s = time.monotonic() - started_s
+            self._full_look_due_s = now_s + max(FULL_LOOK_S, cost_s / FULL_LOOK_SHARE)
+            self._full_look_owed = newest != self._seen_to
+        elif newest != self._seen_from:
+            self._full_look_owed = True
+            self._adopt([pid for pid in self.procfs.pids() if self._is_new(pid, newest)])
+        self._seen_from, self._seen_to = self._seen_to, newest
+
+    def _is_new(self, pid: int, newest: int) -> bool:
+        since = self._seen_from
+        if since <= newest:
+            return since < pid <= newest
+        return pid > since or pid <= newest  # pids have gone around
+
+    def _adopt(self, pids: list[int]) -> None:
+        """Count in who descends from us. Children may be listed before their parents."""
+        unknown = [pid for pid in pids if pid not in self.members and pid != self._self.pid]
+        moved = True
+        # Again after every finding, and after every death: an orphan's parent has changed.
+        while moved and unknown:
+            moved, rest = False, []
+            for pid in unknown:
+                try:
+                    found = kin(pid, self.procfs)
+                except (*GONE, PermissionError):
+                    moved = True
+                    continue
+                if self._belongs(found):
+                    self.add(found)
+                    moved = True
+                else:
+                    rest.append(pid)
+            unknown = rest
+
+    def _belongs(self, found: Kin) -> bool:
+        if found.ppid == self._self.pid:
+            # Our own helpers are forks of ours that never exec.
+            return found.birthmark != self._self.birthmark
+        return found.ppid in self.members

@@ -1,0 +1,184 @@
+"""Who belongs to the tree, and what they use: on real processes that do no harm."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from memreap.linux import syscalls
+from memreap.linux.kin import kin, parse_kin
+from memreap.linux.procfs import Procfs
+from memreap.linux.worker import Worker
+from memreap.run.tree import Member, Tree
+from memreap.run.usage import Shares, TreeMeter, distinct
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def tree() -> Iterator[Tree]:
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    it = Tree(Procfs())
+    it.raise_descriptor_limit()
+    it.refresh(time.monotonic())
+    yield it
+    it.close()
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
+
+
+def pids(tree: Tree) -> set[int]:
+    tree.refresh(time.monotonic())
+    return set(tree.members)
+
+
+def test_children_grandchildren_and_orphans_belong(tree: Tree) -> None:
+    with subprocess.Popen(
+        [
+            "sh",
+            "-c",
+            "(sleep 30 & echo $!) ; setsid sleep 30 >/dev/null & echo $!; read x; kill $!",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        orphan, other = int(child.stdout.readline()), int(child.stdout.readline())
+        time.sleep(0.05)
+        found = pids(tree)
+        assert {child.pid, orphan, other} <= found
+        assert os.getpid() not in found
+        os.kill(orphan, 9)
+        child.communicate("\n")
+    time.sleep(0.05)
+    tree.bury(spared=0)
+    assert tree.alive() == 0
+    assert orphan not in pids(tree)
+
+
+def test_strangers_and_our_own_helpers_do_not_belong(tree: Tree) -> None:
+    helper = Worker(lambda _: time.sleep(5))
+    assert kin(helper.pid, Procfs()).birthmark == kin(os.getpid(), Procfs()).birthmark
+    assert helper.pid not in pids(tree)
+    assert 1 not in pids(tree)
+    helper.give_up()
+
+
+def test_a_quiet_machine_is_one_read(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "_adopt", lambda _: pytest.fail("nobody was born"))
+    tree._full_look_owed = False
+    newest = tree._last_pid.read()
+    tree._seen_from = tree._seen_to = newest
+    tree.refresh(time.monotonic())
+    if tree._last_pid.read() != newest:
+        pytest.skip("the machine is not quiet")
+
+
+def test_pids_that_go_around_are_new(tree: Tree) -> None:
+    tree._seen_from = 32000
+    assert tree._is_new(32001, 400)
+    assert tree._is_new(400, 400)
+    assert not tree._is_new(401, 400)
+    assert not tree._is_new(32000, 400)
+
+
+def test_hostile_names_do_not_confuse_kinship() -> None:
+    fields = b" ".join(b"%d" % n for n in range(3, 53)).replace(b"3", b"S", 1)
+    found = parse_kin(b"77 (a) R 1 (b\n) " + fields)
+    assert (found.pid, found.ppid, found.start_ticks) == (77, 4, 22)
+    assert found.birthmark == (28, 48, 49, 50, 51)
+
+
+def settle(meter: TreeMeter) -> int:
+    for _ in range(200):
+        usage = meter.read(time.monotonic())
+        if usage is not None:
+            return usage
+        time.sleep(0.005)
+    raise AssertionError("no verdict")
+
+
+FORKS = """
+import os, time, sys
+x = bytearray(40 << 20)
+for _ in range(4):
+    if os.fork() == 0:
+        time.sleep(30)
+        os._exit(0)
+print("ready", flush=True)
+sys.stdin.read()
+os.killpg(0, 9)
+"""
+
+
+def test_shared_pages_count_once(tree: Tree) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        meter = TreeMeter(tree, 100 * MIB)
+        assert 35 * MIB < settle(meter) < 90 * MIB
+        assert meter.pss_readings >= 1
+        # Within the sum, and over it, no shares are needed.
+        wide, narrow = TreeMeter(tree, 1000 * MIB), TreeMeter(tree, 20 * MIB)
+        assert settle(wide) > 200 * MIB
+        assert settle(narrow) > 40 * MIB
+        assert wide.pss_readings == narrow.pss_readings == 0
+        meter.close()
+        child.communicate(b"")
+    time.sleep(0.05)
+    tree.bury(spared=0)
+
+
+def test_a_hung_reading_is_given_up(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memreap.run.usage.read_shares", lambda *_: time.sleep(30))
+    monkeypatch.setattr("memreap.run.usage.SILENCE_S", 0.05)
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        meter = TreeMeter(tree, 100 * MIB)
+        assert settle(meter) > 200 * MIB
+        assert meter.hung_readings == 1
+        meter.close()
+        child.communicate(b"")
+    time.sleep(0.05)
+    tree.bury(spared=0)
+
+
+def test_threads_of_one_mm_count_once(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [Member(member_id(pid), None) for pid in (10, 11, 12)]  # type: ignore[arg-type]
+    for member in members:
+        member.resident = member.size = 10_000
+    mm = {10: 1, 11: 2, 12: 1}
+
+    def kcmp(a: int, b: int) -> int:
+        return 0 if mm[a] == mm[b] else 1 if mm[a] < mm[b] else 2
+
+    monkeypatch.setattr(syscalls, "kcmp_vm", kcmp)
+    assert sorted(mm[m.pid] for m in distinct(members)) == [1, 2]
+
+
+def member_id(pid: int):  # type: ignore[no-untyped-def]
+    from memreap.decide.events import Identity
+
+    return Identity(pid, 1)
+
+
+def test_growth_since_the_last_shares_is_taken_as_real() -> None:
+    shares = Shares(pss_bytes=50, upper_bytes=200)
+    assert shares.estimate_bytes(200) == 50
+    assert shares.estimate_bytes(230) == 80
+    assert shares.estimate_bytes(30) == 30
+    assert Shares().estimate_bytes(30) is None
