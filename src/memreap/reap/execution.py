@@ -48,7 +48,7 @@ class Execution:
         self._hold, self._timeout_s = hold, timeout_s
         self._clapper = Clapper()
         self._worker: Worker | None = None
-        self._evidence: Evidence | None = None
+        self.evidence: Evidence | None = None
         self._alive = list(victim.pidfds)
         self._exited_s: float | None = None
         self._started_s = 0.0
@@ -98,8 +98,8 @@ class Execution:
             return None
         if self.released_s is not None:
             return min(self.released_s + EXIT_GRACE_S, self._end_s)
-        if self._evidence is not None and self._evidence.reaped:
-            return min(self._evidence.released_s + UNWITNESSED_S, self._end_s)
+        if self.evidence is not None and self.evidence.reaped:
+            return min(self.evidence.released_s + UNWITNESSED_S, self._end_s)
         return self._end_s
 
     @property
@@ -137,9 +137,9 @@ class Execution:
                 case {"sharer": dict(raw)}:
                     self._join(Found(Facts.from_message(raw), fds[0]))
                 case {"evidence": dict(fields)}:
-                    self._evidence = Evidence(**fields)
-                    if self._witnessed(self._evidence):
-                        self.released_s = self.released_s or self._evidence.released_s
+                    self.evidence = Evidence(**fields)
+                    if self._witnessed(self.evidence):
+                        self.released_s = self.released_s or self.evidence.released_s
                 case {"error": str(error)}:
                     self._notes.append(f"the reaper failed: {error}")
 
@@ -166,7 +166,7 @@ class Execution:
 
     def _trust_reap(self, now_s: float) -> None:
         """A victim that does not exit though it is reaped hangs: nothing lies in its hands."""
-        evidence = self._evidence
+        evidence = self.evidence
         if self.released_s is not None or evidence is None or not evidence.reaped:
             return
         if now_s >= evidence.released_s + UNWITNESSED_S:
@@ -186,7 +186,7 @@ class Execution:
         assert deadline_s is not None
         if self._exited_s is not None:
             # The last words of a reaper that is all but done belong to the record.
-            speaking = self.reaper_alive and self._evidence is None
+            speaking = self.reaper_alive and self.evidence is None
             if not speaking or now_s >= self._exited_s + EXIT_GRACE_S or now_s >= self._end_s:
                 self.outcome = self._end("exited", self._how())
         elif now_s >= deadline_s:
@@ -206,7 +206,7 @@ class Execution:
 
     def _how(self) -> str:
         told = list(self._notes)
-        evidence = self._evidence
+        evidence = self.evidence
         if evidence is None:
             told.insert(
                 0, "the reap waits for the victim's mmap_lock" if self._alive else "by exit"
@@ -220,7 +220,7 @@ class Execution:
         return "; ".join(told)
 
     def _released_bytes(self) -> int:
-        facts, evidence = self.victim.facts, self._evidence
+        facts, evidence = self.victim.facts, self.evidence
         if self._exited_s is not None:
             return release.releasable_bytes(facts.memory)
         if evidence is not None and evidence.reaped:
@@ -237,7 +237,7 @@ class Execution:
             released_bytes=self._released_bytes() if kind != "refused" else 0,
             seconds_to_release=_since(killed_s, self.released_s),
             seconds_to_exit=_since(killed_s, self._exited_s),
-            attempts=self._evidence.attempts if self._evidence else 0,
+            attempts=self.evidence.attempts if self.evidence else 0,
             sharers=tuple(found.facts.pid for found in self.victim.sharers),
         )
 

@@ -1,0 +1,52 @@
+# Every target sets up what it needs in .venv; nothing else on the machine is changed.
+# As root, and only where Debian's python3 comes without venv, that one package is installed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	&& echo $$p && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint format types bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+setup: $(VENV)/ready ## Make .venv with everything in it
+
+$(VENV)/ready: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "memreap needs Python 3.11 or newer: none found" >&2; exit 1; }
+	@echo "setting up $(VENV) with $(PYTHON) (once)" >&2
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+		&& apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); } \
+		|| { echo "cannot make a virtual environment: install python3-venv" >&2; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/ready ## SIGKILL alone beside memreap, on processes of its own (under a minute)
+	@$(BIN)/memreap demo
+
+test: $(VENV)/ready ## Every test, real kills included where the machine allows
+	@$(BIN)/pytest
+
+test-fast: $(VENV)/ready ## Only what kills nobody
+	@$(BIN)/pytest -m 'not kernel'
+
+lint: $(VENV)/ready ## Format check and lint
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+format: $(VENV)/ready ## Format, and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+types: $(VENV)/ready ## Strict types
+	@$(BIN)/mypy
+
+bench: $(VENV)/ready ## Everything measured side by side, with ratios (root; some minutes)
+	@$(BIN)/python -m bench
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info
