@@ -15,7 +15,7 @@ from bench import command, peers, race, victims
 from bench.row import Row, median
 from memreap import size
 from memreap.linux.procfs import Procfs
-from memreap.report import seconds
+from memreap.size import seconds
 
 RACE_KILLS = 1000
 RACE_TARGET = 0.999

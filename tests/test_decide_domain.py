@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memreap.decide.domain import TRANSITIONS, Cause, Domain, Phase, Rules, State
+from memreap.decide.domain import TOO_LITTLE, TRANSITIONS, Cause, Domain, Phase, Rules, State
 from memreap.decide.events import (
     AskCandidates,
     Candidate,
@@ -148,6 +148,23 @@ def test_nobody_to_kill_is_said_and_asked_again_later() -> None:
 
 
 GENTLE = replace(RULES, term_s=1.0, ceiling_bytes=200 * MIB)
+
+
+def test_small_ones_beside_a_protected_hog_are_left_alone() -> None:
+    domain = Domain(D, RULES)
+    domain.step(1.0, measured(120, 1.0))
+    hog_protected = Candidates(D, (BIG, LOW), frozenset({BIG.identity}))
+    (report,) = domain.step(1.0, hog_protected)
+    assert isinstance(report, Report)
+    assert (report.what, report.reason) == (What.HELPLESS, TOO_LITTLE)
+    assert domain.state == State(Phase.HELPLESS, 120 * MIB, deadline_s=3.0)
+
+
+def test_many_small_ones_die_one_by_one_when_together_they_matter() -> None:
+    domain = Domain(D, RULES)
+    domain.step(1.0, measured(120, 1.0))
+    swarm = tuple(Candidate((Identity(n, n),), "small", rss_pages=20) for n in range(10, 110))
+    assert acts(domain.step(1.0, Candidates(D, swarm))) == [(Kill, "small"), What.CHOSEN]
 
 
 def test_term_then_kill() -> None:

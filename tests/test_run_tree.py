@@ -182,3 +182,16 @@ def test_growth_since_the_last_shares_is_taken_as_real() -> None:
     assert shares.estimate_bytes(230) == 80
     assert shares.estimate_bytes(30) == 30
     assert Shares().estimate_bytes(30) is None
+
+
+def test_a_still_tree_is_still_until_somebody_is_born_or_killed(tree: Tree) -> None:
+    with subprocess.Popen(["sleep", "30"]) as child:
+        meter = TreeMeter(tree, 1 << 30)
+        deadline_s = time.monotonic() + 5
+        while not tree.is_still() and time.monotonic() < deadline_s:
+            time.sleep(0.05)  # others on the machine may fork
+            meter.read(time.monotonic())
+        assert tree.is_still()
+        tree.doom(child.pid)
+        assert not tree.is_still()  # nothing of it may be read any more, not even to tell
+        child.kill()

@@ -169,7 +169,7 @@ def kill(json_: bool, **options: Any) -> None:
     type=click.Choice(["kill", "kill-tree", "term"]),
     default="kill",
     show_default=True,
-    help="What a tree over its budget gets: its worst process killed, the whole tree killed, or SIGTERM first.",
+    help="Over the budget: kill its worst process, kill the whole tree, or SIGTERM first.",
 )
 @click.option(
     "--protect",

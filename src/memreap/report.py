@@ -10,15 +10,9 @@ import sys
 from memreap import size
 from memreap.linux.procfs import printable
 from memreap.reap.outcome import Outcome
+from memreap.size import seconds
 
 _STYLE = {"exited": "green", "reaped": "green", "stuck": "bold red", "refused": "yellow"}
-
-
-def seconds(value: float | None) -> str:
-    """A time as it is best read."""
-    if value is None:
-        return "-"
-    return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.2f} s"
 
 
 class Printer:

@@ -1,4 +1,7 @@
-"""Bytes as people write and read them: ``300M`` in, ``286 MiB`` out. Binary units only."""
+"""Bytes and seconds as people write and read them: ``300M`` in, ``286.1 MiB``, ``12 ms`` out.
+
+Sizes are in binary units only.
+"""
 
 import re
 
@@ -20,9 +23,15 @@ def parse(text: str) -> int:
 
 
 def show(size_bytes: int) -> str:
-    """Three figures and a unit."""
+    """Four figures at most, and a unit."""
     for unit, factor in _DISPLAY:
         if abs(size_bytes) >= factor:
-            value = size_bytes / factor
-            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+            return f"{size_bytes / factor:.4g} {unit}"
     return f"{size_bytes} B"
+
+
+def seconds(value_s: float | None) -> str:
+    """Three figures at most, and a unit; "-" for a time that never came."""
+    if value_s is None:
+        return "-"
+    return f"{value_s * 1000:.3g} ms" if value_s < 0.9995 else f"{value_s:.3g} s"

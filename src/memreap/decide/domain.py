@@ -34,6 +34,10 @@ from memreap.decide.events import (
 )
 from memreap.decide.patience import Patience
 
+# With the real hog protected, the small ones beside it would die one by one for nothing.
+FUTILE_SHARE = 0.05
+TOO_LITTLE = "all who may be killed hold less than 5 % of the limit together"
+
 
 class Phase(StrEnum):
     """Where in an incident a domain stands."""
@@ -170,11 +174,17 @@ class Domain:
         choice = choose(
             event.candidates, self.rules.totalpages, event.protected, self.state.skipped
         )
-        if choice.best is None:
+        reason = TOO_LITTLE if choice.best and self._is_futile(choice) else ""
+        if choice.best is None or reason:
             retry_s = now_s + self.rules.patience_s
             self._move(Cause.NOBODY, replace(self.state, deadline_s=retry_s))
-            return [replace(self._report(What.HELPLESS, now_s), choice=choice)]
+            return [replace(self._report(What.HELPLESS, now_s, reason), choice=choice)]
         return self._doom(now_s, choice.best, choice)
+
+    def _is_futile(self, choice: Choice) -> bool:
+        """Whether killing everyone who may be killed would still not help: then nobody dies."""
+        pages = sum(r.candidate.pages for r in choice.ranked if r.score_pages is not None)
+        return pages < self.rules.totalpages * FUTILE_SHARE
 
     def _doom(self, now_s: float, victim: Candidate, choice: Choice) -> list[Effect]:
         self.state = replace(self.state, victim=victim)

@@ -6,7 +6,6 @@ is (its exit; for memreap also what the kernel's reap returned), and the figures
 
 import contextlib
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from memreap.linux import cgroups, scheduling
 from memreap.linux.procfs import Procfs
+from memreap.linux.worker import has_exited
 from memreap.reap import hold as hold_
 from memreap.reap.execution import Execution
 from memreap.reap.outcome import Outcome
@@ -66,10 +66,8 @@ class Meter:
 
     def watch_exit(self) -> None:
         """Note when the victim, and whoever shares its memory, is gone."""
-        if self.exited_s is None:
-            gone, _, _ = select.select(self._pidfds, [], [], 0)
-            if len(gone) == len(self._pidfds):
-                self.exited_s = time.monotonic()
+        if self.exited_s is None and all(map(has_exited, self._pidfds)):
+            self.exited_s = time.monotonic()
 
     def _nap_s(self, released_bytes: int, since_s: float) -> float:
         """Until half of the rest will be back: each look takes CPU from those who are measured."""

@@ -10,7 +10,7 @@ from memreap.demo import measure
 from memreap.demo.measure import Measurement
 from memreap.demo.scenes import SCENES, Scene, left_out, staged
 from memreap.demo.table import PENDING, Board, Row, cell
-from memreap.report import seconds
+from memreap.size import seconds
 from memreap.victims import kinds_possible
 
 ALONE_LIMIT_S = 3.0

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from memreap import size
 from memreap.demo.measure import Measurement
-from memreap.report import seconds
+from memreap.size import seconds
 
 PENDING = "..."
 

@@ -55,10 +55,17 @@ class LastPid:
     def __init__(self, procfs: Procfs) -> None:
         """Open /proc/loadavg, whose last field it is."""
         self._fd = os.open(f"{procfs.root}/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+        self._tail = b""
 
     def read(self) -> int:
         """The newest pid; it may not show in /proc yet."""
-        return int(os.pread(self._fd, 128, 0).rpartition(b" ")[2])
+        newest = os.pread(self._fd, 128, 0).rpartition(b" ")[2]
+        self._tail = b" " + newest
+        return int(newest)
+
+    def unchanged(self) -> bool:
+        """Whether it is still the one that was read last."""
+        return os.pread(self._fd, 128, 0).endswith(self._tail)
 
     def close(self) -> None:
         """Let go of the descriptor."""

@@ -95,15 +95,18 @@ class Worker:
         deadline_s = time.monotonic() + 0.05
         with contextlib.suppress(ChildProcessError, OSError):
             while os.waitpid(self.pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline_s:
-                select.select([self.pidfd], [], [], 0.01)
-        if not _running(self.pidfd):
+                has_exited(self.pidfd, 0.01)
+        if has_exited(self.pidfd):
             Worker.living.discard(self.pid)
         with contextlib.suppress(OSError):
             os.close(self.pidfd)
 
 
-def _running(pidfd: int) -> bool:
-    return not select.select([pidfd], [], [], 0)[0]
+def has_exited(pidfd: int, timeout_s: float = 0.0) -> bool:
+    """Whether a process is gone, with all its threads. pidfd_open(2); any descriptor number."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 def _become(body: Callable[[Line], None], line: Line, parent: int) -> None:

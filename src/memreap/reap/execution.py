@@ -7,12 +7,11 @@ Nothing here blocks: the reaper is a worker that may be given up, exit is told b
 
 import errno
 import os
-import select
 from dataclasses import replace
 
 from memreap.linux import scheduling, syscalls
 from memreap.linux.procfs import Procfs
-from memreap.linux.worker import Worker
+from memreap.linux.worker import Worker, has_exited
 from memreap.reap import hold as hold_
 from memreap.reap import release
 from memreap.reap.facts import Facts
@@ -175,8 +174,7 @@ class Execution:
     def _watch_exits(self, now_s: float) -> None:
         if not self._alive:
             return
-        gone, _, _ = select.select(self._alive, [], [], 0)
-        self._alive = [pidfd for pidfd in self._alive if pidfd not in gone]
+        self._alive = [pidfd for pidfd in self._alive if not has_exited(pidfd)]
         if not self._alive:
             self._exited_s = now_s
             self.released_s = min(self.released_s or now_s, now_s)

@@ -16,15 +16,18 @@ from memreap.reap.facts import Facts
 VFORK_PATIENCE_S = 0.05
 
 
-def sharers(victims: list[Facts], proc: Procfs) -> Iterator[tuple[int, int]]:
+def sharers(
+    victims: list[Facts], proc: Procfs, among: list[int] | None = None
+) -> Iterator[tuple[int, int]]:
     """(victim's pid, sharer's pid) of every process that shares a victim's mm. May hang.
 
-    Costs some log2(victims) calls a process of the machine: mms are ordered by kcmp. A process
-    that may not be compared (no ptrace access to it) is passed over.
+    ``among``: who may share, None for everyone on the machine. Costs some log2(victims) calls
+    each: mms are ordered by kcmp. A process that may not be compared (no ptrace access to it) is
+    passed over.
     """
     ordered = _by_mm(victims)
     known = {facts.pid for facts in victims}
-    for pid in proc.pids():
+    for pid in proc.pids() if among is None else among:
         if pid in known:
             continue
         victim = _same_mm(pid, ordered)

@@ -9,7 +9,6 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -75,53 +74,60 @@ class Survey:
 class _Reader:
     """The worker's side."""
 
-    def __init__(self, target: Target, proc: Procfs, now_reading: mmap.mmap) -> None:
-        self.target, self.proc, self.now_reading = target, proc, now_reading
+    def __init__(self, target: Target, proc: Procfs, shared: bool, among: list[int] | None) -> None:
+        self.target, self.proc, self.shared, self.among = target, proc, shared, among
+        self.now_reading = mmap.mmap(-1, mmap.PAGESIZE)  # shared with every worker
 
     def look_at(self, pid: int) -> None:
         """Let the parent know whom to name if this hangs."""
         _PID.pack_into(self.now_reading, 0, pid)
 
-    def find(self, done: set[int], line: Line) -> None:
-        """Say who must not be meant, and the facts of each process that is."""
+    def run(self, before: list[Facts], done: set[int], line: Line) -> None:
+        """Find, then look for sharers; ``before``: what workers found that hung later on."""
+        self.ask_ancestors(line)
+        found = [*before, *self.find(done, line)]
+        if self.shared:
+            self.share(found, done, line)
+
+    def ask_ancestors(self, line: Line) -> None:
+        """Say who must not be meant: whoever asked, and its ancestors."""
         line.say({"ancestors": _ancestors(os.getppid(), self.proc)})
-        for pid in self.target.pids(self.proc):
-            if pid in done:
-                continue
-            self.look_at(pid)
-            try:
-                if self.target.means(pid, self.proc):
-                    self.say(pid, line, {})
-            except (FileNotFoundError, ProcessLookupError):
-                line.say({"gone": pid})
-            except OSError as error:
-                line.say({"unreadable": pid, "why": error.strerror})
+
+    def find(self, done: set[int], line: Line) -> list[Facts]:
+        """Say the facts of each process that is meant."""
+        unseen = [pid for pid in self.target.pids(self.proc) if pid not in done]
+        found = [self._try(pid, line, {}) for pid in unseen]
         self.look_at(0)
+        return [facts for facts in found if facts is not None]
 
     def share(self, victims: list[Facts], done: set[int], line: Line) -> None:
         """Say the facts of each process that shares the mm of one of these."""
         named = {facts.pid for facts in victims}
-        for victim, pid in sharers(victims, self.proc):
+        for victim, pid in sharers(victims, self.proc, self.among):
             if pid in named:
                 line.say({"victim": victim, "is": pid})
-                continue
-            if pid in done:
-                continue
-            self.look_at(pid)
-            try:
-                self.say(pid, line, {"victim": victim})
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            except OSError as error:
-                line.say({"unreadable": pid, "why": error.strerror})
+            elif pid not in done:
+                self._try(pid, line, {"victim": victim})
         self.look_at(0)
 
-    def say(self, pid: int, line: Line, more: dict[str, object]) -> None:
+    def _try(self, pid: int, line: Line, more: dict[str, object]) -> Facts | None:
+        self.look_at(pid)
+        try:
+            if more or self.target.means(pid, self.proc):
+                return self.say(pid, line, more)
+        except (FileNotFoundError, ProcessLookupError):
+            line.say({"gone": pid})
+        except OSError as error:
+            line.say({"unreadable": pid, "why": error.strerror})
+        return None
+
+    def say(self, pid: int, line: Line, more: dict[str, object]) -> Facts:
         """Facts and pidfd together: the pidfd was open before, so they are of one process."""
         pidfd = open_pidfd(pid)
         try:
             known = facts_.read(pid, self.proc)
             line.say({"facts": known.as_message(), **more}, [pidfd])
+            return known
         finally:
             os.close(pidfd)
 
@@ -146,37 +152,32 @@ def open_pidfd(pid: int) -> int:
         raise
 
 
-def survey(target: Target, proc: Procfs | None = None, *, shared: bool = True) -> Survey:
+def survey(
+    target: Target,
+    proc: Procfs | None = None,
+    *,
+    shared: bool = True,
+    among: list[int] | None = None,
+) -> Survey:
     """Find the target's processes and, if ``shared``, who shares their mm. Bounded in time.
 
+    ``among``: who may share it, where that is known; else everyone on the machine is asked.
     Raises OSError where no worker can be made.
     """
-    proc = proc or Procfs()
     result = Survey()
-    now_reading = mmap.mmap(-1, mmap.PAGESIZE)
-    reader = _Reader(target, proc, now_reading)
-    _walk(reader.find, result, now_reading)
-    if shared and result.found:
-        victims = [found.facts for found in result.found]
-        _walk(partial(reader.share, victims), result, now_reading)
-    now_reading.close()
-    return result
-
-
-def _walk(body: Callable[[set[int], Line], None], result: Survey, now_reading: mmap.mmap) -> None:
-    """Run workers, each behind the process that the last one hung on, until one ends."""
+    reader = _Reader(target, proc or Procfs(), shared, among)
     hangs = 0
     while True:
-        done = result.known()
-        worker = Worker(partial(body, done))
+        before = [found.facts for found in result.found]
+        worker = Worker(partial(reader.run, before, result.known()))
         timeout_s = READ_TIMEOUT_S if hangs < HANGS_BEFORE_HASTE else READ_TIMEOUT_AFTER_HANGS_S
-        hung_on = _hear(worker, result, now_reading, timeout_s)
+        hung_on = _hear(worker, result, reader.now_reading, timeout_s)
         worker.give_up()
         if hung_on is None:
-            return
-        if hung_on == 0:
-            result.errors.append("looking for who shares the memory hangs")
-            return
+            return result
+        if hung_on == 0:  # between two reads: in a comparison, or in what the target means
+            result.errors.append("looking for processes hangs: some may be missing")
+            return result
         hangs += 1
         result.unreadable[hung_on] = f"reading it hangs (waited {timeout_s:g} s)"
 

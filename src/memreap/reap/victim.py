@@ -92,18 +92,16 @@ def identify(
     *,
     force: bool = False,
     start_ticks: int | None = None,
-    spare_ancestors: bool = True,
+    among: list[int] | None = None,
 ) -> Victim:
     """Take one process as victim. Raises Refused, with the reason, where it must not be one.
 
     ``start_ticks``: when it must have been started (field 22 of /proc/PID/stat), where the number
-    was noted earlier: another process may have it now.
+    was noted earlier: another process may have it now. ``among``: see ``survey``.
     """
-    seen = survey(Pids((pid,)), proc)
+    seen = survey(Pids((pid,)), proc, among=among)
     if seen.found and start_ticks not in (None, seen.found[0].facts.start_ticks):
         raise Refused(pid, seen.found[0].facts.comm, f"pid {pid} is another process now")
-    if not spare_ancestors:
-        seen.ancestors = frozenset()
     victims, refused = admit(seen, Pids((pid,)), force=force)
     if refused:
         raise refused[0]

@@ -5,12 +5,12 @@ Only what is common to both lives here; how one process is killed and reaped is 
 
 import contextlib
 import os
-import select
 import signal
 import time
 
 from memreap.decide.events import Candidate, Identity
 from memreap.linux.procfs import Procfs
+from memreap.linux.worker import has_exited
 from memreap.reap.execution import Execution
 from memreap.reap.outcome import Outcome, refused
 from memreap.reap.victim import Refused, Victim, identify
@@ -23,14 +23,23 @@ class Killing:
     """Kills everyone of a candidate, and knows when their memory is back. Never waits."""
 
     def __init__(
-        self, victim: Candidate, protected: frozenset[Identity], procfs: Procfs, now_s: float
+        self,
+        victim: Candidate,
+        protected: frozenset[Identity],
+        tree_pids: list[int],
+        procfs: Procfs,
+        now_s: float,
     ) -> None:
-        """SIGKILL them all; the largest are reaped as well."""
+        """SIGKILL them all; the largest are reaped as well.
+
+        ``tree_pids``: everyone in the tree; nobody else can share a member's mm.
+        """
         self._pidfds: list[int] = []
         self.victim = victim
         self.began_s = now_s
         self.outcomes: list[Outcome] = []
         self._procfs = procfs
+        self._tree_pids = tree_pids
         self._protected = {identity.pid for identity in protected}
         self._executions: list[Execution] = []
         if len(victim.members) == 1:
@@ -65,7 +74,7 @@ class Killing:
                 execution.advance(now_s)
                 if execution.outcome is not None:
                     self.outcomes.append(execution.outcome)
-        for pidfd in [fd for fd in self._pidfds if _has_exited(fd)]:
+        for pidfd in [fd for fd in self._pidfds if has_exited(fd)]:
             self._pidfds.remove(pidfd)
             os.close(pidfd)
 
@@ -130,7 +139,12 @@ class Killing:
     def _prepare(self, identity: Identity) -> Execution | None:
         """Identify one; None, with the outcome noted, where it must not or need not be killed."""
         try:
-            victim = identify(identity.pid, self._procfs, start_ticks=identity.start_ticks)
+            victim = identify(
+                identity.pid,
+                self._procfs,
+                start_ticks=identity.start_ticks,
+                among=self._tree_pids,
+            )
             shared = self._protected.intersection(sharer_pids(victim))
             if shared:
                 reason = f"shares its mm with protected {min(shared)}"
@@ -171,7 +185,7 @@ class Termination:
     @property
     def exited(self) -> bool:
         """Everyone has gone."""
-        return all(_has_exited(pidfd) for pidfd in self._pidfds)
+        return all(has_exited(pidfd) for pidfd in self._pidfds)
 
     def close(self) -> None:
         """Wait no more."""
@@ -192,9 +206,3 @@ def _signal(identity: Identity, number: signal.Signals, procfs: Procfs) -> int |
             pass
         os.close(pidfd)
     return None
-
-
-def _has_exited(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))

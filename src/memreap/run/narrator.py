@@ -7,11 +7,13 @@ on.
 import contextlib
 import sys
 
+from memreap import size
 from memreap.decide.events import Candidate, Choice, Report, What
 from memreap.linux.procfs import PAGE_SIZE_BYTES, printable
 from memreap.run.incident import Death, Incident
 from memreap.run.killing import Killing
 from memreap.run.options import RunOptions
+from memreap.size import seconds
 
 
 def say(line: str) -> None:
@@ -20,14 +22,9 @@ def say(line: str) -> None:
         print(f"memreap: {line}", file=sys.stderr, flush=True)
 
 
-def size(of_bytes: int) -> str:
-    """Bytes as people read them."""
-    return f"{of_bytes / (1 << 20):.1f} MiB"
-
-
 def whom(victim: Candidate) -> str:
     """A victim, in words."""
-    name, held = printable(victim.name), size(victim.pages * PAGE_SIZE_BYTES)
+    name, held = printable(victim.name), size.show(victim.pages * PAGE_SIZE_BYTES)
     if len(victim.members) > 1:
         return f"{name} ({len(victim.members)} processes, {held})"
     return f"{name} (pid {victim.identity.pid}, {held})"
@@ -103,10 +100,11 @@ class Narrator:
         )
         self._killed_command |= any(m.pid == self._command_pid for m in report.victim.members)
         eligible = sum(r.score_pages is not None for r in report.choice.ranked)
-        budget = size(self._options.budget_bytes)
+        budget = size.show(self._options.budget_bytes)
         how = "asking to go" if self._options.on_limit == "term" else "killing"
+        used = size.show(report.usage_bytes)
         say(
-            f"over budget, {size(report.usage_bytes)} of {budget}: {how} {whom(report.victim)}, "
+            f"over budget, {used} of {budget}: {how} {whom(report.victim)}, "
             f"the highest badness of {eligible}"
         )
 
@@ -121,8 +119,8 @@ class Narrator:
         self._keep()
         if self._open.helpless is None:
             self._open.helpless = report.choice
-            why = _why(report.choice)
-            say(f"over budget, {size(report.usage_bytes)}: nobody may be killed{why}")
+            why = f": {report.reason}" if report.reason else _why(report.choice)
+            say(f"over budget, {size.show(report.usage_bytes)}: nobody may be killed{why}")
 
     def _ended(self, report: Report) -> None:
         assert self._open, "a victim belongs to an incident"
@@ -132,7 +130,7 @@ class Narrator:
         took_s = report.at_s - death.chosen_s
         if report.what is What.RELEASED:
             death.seconds_to_release = took_s
-            say(f"{whom(report.victim)}: released in {took_s * 1000:.0f} ms")
+            say(f"{whom(report.victim)}: memory back {seconds(took_s)} after the decision")
         else:
             say(f"{whom(report.victim)}: {report.what}{': ' * bool(report.reason)}{report.reason}")
 
@@ -155,7 +153,7 @@ class Narrator:
 
     def _sum_up(self) -> None:
         deaths = [death for incident in self._incidents for death in incident.deaths]
-        peak = f"peak {size(self.peak_bytes)} of {size(self._options.budget_bytes)}"
+        peak = f"peak {size.show(self.peak_bytes)} of {size.show(self._options.budget_bytes)}"
         say(
             f"{peak}; {len(self._incidents) or 'no'} incident{'s' * (len(self._incidents) != 1)}, "
             f"measured by {self._means}"
@@ -163,8 +161,8 @@ class Narrator:
         released = [d for d in deaths if d.seconds_to_release is not None]
         if released:
             total = sum(d.victim.pages for d in released) * PAGE_SIZE_BYTES
-            slowest_ms = max(d.seconds_to_release or 0.0 for d in released) * 1000
-            say(f"{len(released)} killed, {size(total)} released, slowest in {slowest_ms:.0f} ms")
+            slowest = seconds(max(d.seconds_to_release or 0.0 for d in released))
+            say(f"{len(released)} killed, {size.show(total)} back, the slowest after {slowest}")
 
 
 def _why(choice: Choice | None) -> str:

@@ -155,8 +155,12 @@ class Session:
         poll.register(self._command.signalfd, select.POLLIN)
         read, limit_bytes, narrator = self._meter.read, self._options.budget_bytes, self._narrator
         before_s, before_bytes = self._last
+        is_still, quiet_s = self._meter.is_still, 0.0
         while not poll.poll(max(0.0, self._look_s - time.monotonic()) * 1000):
             now_s = time.monotonic()
+            if quiet_s and is_still():
+                self._look_s = now_s + quiet_s
+                continue
             usage = read(now_s)
             if usage is None or usage > limit_bytes or self._meter.fds():
                 self._take(now_s, usage)
@@ -165,6 +169,7 @@ class Session:
             growth = (usage - before_bytes) / max(now_s - before_s, 1e-6)
             self._last = before_s, before_bytes = now_s, usage
             self._look_s = now_s + pace.interval_s(usage, limit_bytes, growth)
+            quiet_s = pace.interval_s(usage, limit_bytes)
 
     def _wait(self, timeout_s: float) -> None:
         poll = select.poll()
@@ -269,7 +274,9 @@ class Session:
         self._end_termination()
         for member in victim.members:
             self._tree.doom(member.pid)
-        killing = Killing(victim, self._protected, self._procfs, time.monotonic())
+        killing = Killing(
+            victim, self._protected, list(self._tree.members), self._procfs, time.monotonic()
+        )
         for pid in killing.sharers:
             self._tree.doom(pid, shares_mm=True)
         self._killings.append(killing)

@@ -23,7 +23,6 @@ from memreap.linux.rss import Statm
 
 FULL_LOOK_S = 1.0  # at most so often
 FULL_LOOK_SHARE = 0.001  # and for at most this share of the time
-KEPT_FDS_MAX = 700  # select(2), which others here use, takes descriptors below 1,024
 RESERVED_FDS = 200  # for everything but the members' kept descriptors
 
 GONE = (FileNotFoundError, ProcessLookupError)
@@ -86,7 +85,7 @@ class Tree:
         """Take as many descriptors as we may. After the command's start: it inherits the limit."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self._kept_max = min(KEPT_FDS_MAX, hard - RESERVED_FDS)
+        self._kept_max = hard - RESERVED_FDS
 
     def close(self) -> None:
         """Let go of every descriptor."""
@@ -153,6 +152,14 @@ class Tree:
             self._full_look_owed = True
             self._adopt([pid for pid in self.procfs.pids() if self._is_new(pid, newest)])
         self._seen_from, self._seen_to = self._seen_to, newest
+
+    def is_still(self) -> bool:
+        """Whether nobody was born, and everyone holds what they held, as far as statm shows."""
+        settled = self._seen_from == self._seen_to and not self._full_look_owed
+        if not settled or not self._last_pid.unchanged():
+            return False
+        # One that dies is not looked at: of it, nothing is read but oom_score.
+        return all(m.dying_bytes is None and m.statm.unchanged() for m in self.members.values())
 
     def _is_new(self, pid: int, newest: int) -> bool:
         since = self._seen_from

@@ -38,6 +38,9 @@ class Meter(Protocol):
     def read(self, now_s: float) -> int | None:
         """Bytes in use; None while that is being found out. Never waits."""
 
+    def is_still(self) -> bool:
+        """Whether ``read`` would say what it said last; False if that is not known cheaply."""
+
     def fds(self) -> list[int]:
         """Readable when there is a reason to read again."""
 
@@ -118,6 +121,10 @@ class TreeMeter:
         if lower > self._limit_bytes:
             return max(lower, self._shares.estimate_bytes(upper) or 0)
         return self._between(now_s, upper)
+
+    def is_still(self) -> bool:
+        """Whether nothing moved. Where there is swap, statm does not show all that moves."""
+        return not self._swap_on and self._tree.is_still()
 
     def _look(self, now_s: float) -> tuple[int, int, int]:
         """Read everyone once: (bytes of the dying, pages of the largest, pages of all)."""

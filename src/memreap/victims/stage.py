@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memreap.linux.procfs import Procfs
+from memreap.linux.worker import has_exited
 
 CLEAR_TIMEOUT_S = 5.0
 HOST_GRACE_S = 2.0  # then the host is not asked again but killed
@@ -159,10 +160,10 @@ def _members(host: subprocess.Popen[bytes]) -> list[int]:
 
 
 def _has_ended(pid: int) -> bool:
-    """All threads of it have exited, whether it was reaped or not. pidfd_open(2)"""
+    """All threads of it have exited, whether it was reaped or not."""
     pidfd = os.pidfd_open(pid)
     try:
-        return bool(select.select([pidfd], [], [], 0)[0])
+        return has_exited(pidfd)
     finally:
         os.close(pidfd)
 
