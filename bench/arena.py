@@ -14,6 +14,8 @@ from memreap.victims import stage
 def main() -> None:
     """argv: a JSON object with what ``stage`` takes. stdin: a killer's argv as JSON, a line."""
     order = json.loads(sys.argv[1])
+    # earlyoom takes pid 2 and its children for kernel threads: nobody here may be those.
+    subprocess.run(["true"], check=True)
     with stage(order.pop("kind"), order.pop("size_bytes"), **order) as staged:
         print(json.dumps({"pid": staged.pid}), flush=True)
         killers: list[subprocess.Popen[bytes]] = []

@@ -10,6 +10,7 @@ from memreap import __version__
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 TROUBLE_OF_RUN = 125
+SECONDS_MAX = 1e6
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -41,11 +42,33 @@ class Regex(click.ParamType[str]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         """The same text, once it has proved to be one."""
+        if not value:
+            self.fail("an empty regular expression matches everything", param, ctx)
         try:
             re.compile(value)
         except re.error as error:
             self.fail(f"not a regular expression: {value!r}: {error}", param, ctx)
         return str(value)
+
+
+class Seconds(click.ParamType[float]):
+    """A time that a clock can hold."""
+
+    name = "seconds"
+
+    def __init__(self, least_s: float = 0.0) -> None:
+        """``least_s``: the shortest that makes sense."""
+        self.least_s = least_s
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Seconds; a usage error for what is no time."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = -1.0
+        if not self.least_s <= seconds <= SECONDS_MAX:
+            self.fail(f"not a time from {self.least_s:g} to {SECONDS_MAX:g} s: {value}", param, ctx)
+        return seconds
 
 
 @click.group(context_settings=CONTEXT)
@@ -94,14 +117,14 @@ def memreap() -> None:
 @click.option(
     "--term-first",
     "term_first_s",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     metavar="SECONDS",
     help="SIGTERM, and SIGKILL only those that have not left by then.",
 )
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(1e-6),
     default=10.0,
     show_default=True,
     metavar="SECONDS",
@@ -180,7 +203,7 @@ def kill(json_: bool, **options: Any) -> None:
 @click.option(
     "--patience",
     "patience_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(1e-6),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
@@ -189,7 +212,7 @@ def kill(json_: bool, **options: Any) -> None:
 @click.option(
     "--term-seconds",
     "term_s",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
@@ -249,7 +272,14 @@ def run(protect: str | None, **options: Any) -> None:
 
 @memreap.command()
 @click.option("--json", "json_", is_flag=True, help="Also one JSON object a victim on a line.")
-def demo(json_: bool) -> None:
+@click.option(
+    "--svg",
+    "svg_path",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Also a picture of the table.",
+)
+def demo(json_: bool, svg_path: str | None) -> None:
     """See the difference on this machine: SIGKILL alone beside memreap.
 
     Plays every kind of victim that this machine and user allow, on processes of its own of at
@@ -262,7 +292,7 @@ def demo(json_: bool) -> None:
     from memreap.demo import show  # noqa: PLC0415
 
     try:
-        sys.exit(show.demo(as_json=json_))
+        sys.exit(show.demo(as_json=json_, svg_path=svg_path))
     except KeyboardInterrupt:
         _fail("interrupted; everything that was made is gone", 130)
     except (OSError, RuntimeError) as error:

@@ -11,11 +11,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from memreap import report
 from memreap.linux import cgroups, scheduling
 from memreap.linux.procfs import Procfs
+from memreap.linux.worker import Worker
 from memreap.reap import hold as hold_
 from memreap.reap import term
 from memreap.reap.outcome import Outcome, refused
@@ -57,26 +58,97 @@ class KillOptions:
 
 def kill(options: KillOptions) -> int:
     """Kill, reap and see the memory come back; gives the exit code. Raises UsageError."""
-    printer = report.Printer(as_json=options.json, quiet=options.quiet)
     targets = _targets(options)
     _lift_descriptor_limit()
     try:
-        victims, refusals = _admit_all(targets, force=options.force)
+        group = Group.of(targets, force=options.force)
     except KeyboardInterrupt:
         print("memreap: interrupted before anything was signalled", file=sys.stderr)
         return EXIT_INTERRUPTED
-    for refusal in refusals:
-        printer.outcome(refused(refusal))
+    printer = report.Printer(as_json=options.json, quiet=options.quiet)
+    outcomes: list[Outcome] = []
+    interrupted = False
     if options.dry_run:
-        for victim in victims:
+        for victim in group.victims:
             printer.outcome(_would(victim))
-        printer.end()
-        return _exit_code([], refusals, found=bool(victims))
-    outcomes, interrupted = _end_all(victims, targets, options, printer)
+    else:
+        outcomes, interrupted = _end_all(group, options, printer)
+    for refusal in [*group.refusals, *group.doubts]:
+        printer.outcome(refused(refusal))
     printer.end()
-    if interrupted:
-        return EXIT_INTERRUPTED
-    return _exit_code(outcomes, refusals, found=bool(victims))
+    return EXIT_INTERRUPTED if interrupted else _exit_code(outcomes, group)
+
+
+@dataclass(slots=True)
+class Group:
+    """All that the user named, looked at."""
+
+    targets: list[Target]
+    force: bool
+    victims: list[Victim] = field(default_factory=list)
+    refusals: list[Refused] = field(default_factory=list)
+    doubts: list[Refused] = field(default_factory=list)  # who may have been meant
+    spared: frozenset[int] = frozenset()
+    incomplete: bool = False
+
+    @classmethod
+    def of(cls, targets: list[Target], *, force: bool) -> "Group":
+        """Survey every target; a process that two of them name is one victim."""
+        group = cls(targets, force)
+        for target in targets:
+            group.add(target)
+        return group
+
+    @property
+    def rules(self) -> Rules:
+        """For whoever comes later."""
+        return Rules(self.spared | Worker.living, self.force)
+
+    @property
+    def known(self) -> set[int]:
+        """Everyone who was looked at."""
+        refused_pids = {refusal.pid for refusal in self.refusals}
+        return refused_pids | {pid for victim in self.victims for pid in victim.pids}
+
+    def add(self, target: Target) -> None:
+        """Survey one target, and say what could not be looked at."""
+        seen = survey(target)
+        self.spared |= seen.ancestors
+        self.incomplete |= bool(seen.errors)
+        for error in seen.errors:
+            print(f"memreap: {error}", file=sys.stderr)
+        admitted, turned_away = admit(seen, target, force=self.force)
+        known = self.known
+        for victim in admitted:
+            if known.intersection(victim.pids):
+                victim.close()
+            else:
+                self.victims.append(victim)
+        for refusal in turned_away:
+            if isinstance(target, Match) and refusal.pid in seen.unreadable:
+                doubt = f"may match or not: {refusal.reason}"
+                self.doubts.append(Refused(refusal.pid, "", doubt))
+            elif refusal.pid not in known:
+                self.refusals.append(refusal)
+        if not admitted and not turned_away and not seen.errors:
+            print(f"memreap: no process: {target}", file=sys.stderr)
+
+    def look_again(self, stayed: list[Victim]) -> None:
+        """After a while: the same processes with what they are now, and who joined a cgroup."""
+        before = {victim.pid: victim.facts.start_ticks for victim in stayed}
+        self.victims = []
+        again: list[Target] = [Pids(tuple(before))] if before else []
+        for target in [*again, *(t for t in self.targets if isinstance(t, Cgroup))]:
+            seen = survey(target)
+            self.incomplete |= bool(seen.errors)
+            for victim in admit(seen, target, force=self.force)[0]:
+                start_ticks = before.get(victim.pid, victim.facts.start_ticks)
+                if start_ticks == victim.facts.start_ticks and victim.pid not in self.known:
+                    self.victims.append(victim)
+                else:
+                    victim.close()
+        for victim in stayed:
+            victim.close()
 
 
 def _targets(options: KillOptions) -> list[Target]:
@@ -93,58 +165,38 @@ def _targets(options: KillOptions) -> list[Target]:
     return targets
 
 
-def _admit_all(targets: list[Target], *, force: bool) -> tuple[list[Victim], list[Refused]]:
-    """Survey every target; a process that two of them name is one victim."""
-    victims: dict[int, Victim] = {}
-    refusals: list[Refused] = []
-    for target in targets:
-        seen = survey(target)
-        for error in seen.errors:
-            print(f"memreap: {error}", file=sys.stderr)
-        admitted, turned_away = admit(seen, target, force=force)
-        known = {pid for victim in victims.values() for pid in victim.pids}
-        victims.update((v.pid, v) for v in admitted if not known.intersection(v.pids))
-        refusals.extend(turned_away)
-    return list(victims.values()), refusals
-
-
 def _end_all(
-    victims: list[Victim], targets: list[Target], options: KillOptions, printer: report.Printer
+    group: Group, options: KillOptions, printer: report.Printer
 ) -> tuple[list[Outcome], bool]:
     """SIGTERM where asked for, then SIGKILL and reap: (what became of each, interrupted)."""
-    outcomes: list[Outcome] = []
-    if options.term_first_s is not None and victims:
-        try:
-            left, victims = term.ask(victims, options.term_first_s)
-        except KeyboardInterrupt:
-            print("memreap: interrupted after SIGTERM, before SIGKILL", file=sys.stderr)
-            return outcomes, True
-        for outcome in left:
-            printer.outcome(outcome)
-        outcomes.extend(left)
-    volley = Volley(victims, options.hold, options.timeout_s)
-    with _interrupts() as interrupt, scheduling.watching():
-        if victims:
+    with _interrupts() as interrupt:
+        left: list[Outcome] = []
+        if options.term_first_s is not None and group.victims:
+            asked = term.ask(group.victims, options.term_first_s, interrupt)
+            left = asked.left
+            if asked.interrupted:
+                reason = "interrupted after SIGTERM, before SIGKILL"
+                left += [refused(Refused(v.pid, v.facts.comm, reason)) for v in asked.stayed]
+            else:
+                group.look_again(asked.stayed)
+            for outcome in left:
+                printer.outcome(outcome)
+            if asked.interrupted:
+                return left, True
+        volley = Volley(group.victims, options.hold, options.timeout_s)
+        with scheduling.watching():
             volley.fire()
-            for target in targets:
+            for target in group.targets:
                 if isinstance(target, Cgroup):
-                    _sweep(volley, target, victims)
-        interrupted = _watch(volley, interrupt, printer)
-    return [*outcomes, *volley.outcomes], interrupted
-
-
-def _sweep(volley: Volley, target: Cgroup, victims: list[Victim]) -> None:
-    """What was forked into the cgroup since: by the kernel at once where nobody is spared."""
-    known = {pid for victim in victims for pid in victim.pids}
-    if not target.newcomers(known, Procfs()):
-        return
-    volley.sweep(target, victims[0].rules if victims else Rules())
+                    volley.sweep(target, group.rules, group.known)
+            interrupted = _watch(volley, interrupt, printer)
+        return [*left, *volley.outcomes], interrupted
 
 
 def _watch(volley: Volley, interrupt: int, printer: report.Printer) -> bool:
     """Advance until everyone has an outcome; True where the user broke it off."""
     start_s = time.monotonic()
-    while volley.pending:
+    while volley.pending or volley.outcomes_waiting:
         poll = select.poll()
         for fd in {interrupt, *volley.fds()}:
             poll.register(fd, select.POLLIN)
@@ -196,13 +248,14 @@ def _would(victim: Victim) -> Outcome:
     )
 
 
-def _exit_code(outcomes: list[Outcome], refusals: list[Refused], *, found: bool) -> int:
+def _exit_code(outcomes: list[Outcome], group: Group) -> int:
     """The worst that happened, of those that matter most first."""
     kinds = {outcome.outcome for outcome in outcomes}
     if "stuck" in kinds:
         return EXIT_STUCK
-    if "refused" in kinds or any(not refusal.missing for refusal in refusals):
+    unkilled = "refused" in kinds or any(not refusal.missing for refusal in group.refusals)
+    if unkilled or group.incomplete:
         return EXIT_REFUSED
-    if refusals or not found:
-        return EXIT_NO_PROCESS
+    if group.refusals or not (outcomes or group.victims):
+        return EXIT_REFUSED if group.doubts else EXIT_NO_PROCESS
     return EXIT_RELEASED

@@ -4,7 +4,9 @@ Only how things are shown lives here. rich is imported when there is something t
 kill: it costs as long as the kill itself.
 """
 
+import io
 import json
+import os
 import sys
 
 from memreap import size
@@ -23,13 +25,17 @@ class Printer:
         self._as_json, self._quiet = as_json, quiet
         self._rows: list[Outcome] = []
         self._progressed = False
+        self._error: OSError | None = None
 
     def outcome(self, outcome: Outcome) -> None:
         """One victim's end."""
-        if self._quiet:
+        if self._quiet or self._error:
             return
         if self._as_json:
-            print(json.dumps(outcome.as_dict()), flush=True)
+            try:
+                print(json.dumps(outcome.as_dict()), flush=True)
+            except OSError as error:  # the kill goes on
+                self._error = error
         else:
             self._rows.append(outcome)
 
@@ -43,13 +49,25 @@ class Printer:
 
     def end(self) -> None:
         """The table, where there is anything to tell."""
-        if self._rows:
-            _print_table(self._rows)
+        try:
+            if self._rows:
+                _print_table(self._rows)
+            sys.stdout.flush()
+        except OSError as error:
+            self._error = error
+        if self._error:
+            print(f"memreap: cannot print the outcome: {self._error.strerror}", file=sys.stderr)
+            # What is left in the buffer must not fail once more, at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_table(rows: list[Outcome]) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("PID", justify="right")
@@ -61,14 +79,14 @@ def _print_table(rows: list[Outcome]) -> None:
     for row in rows:
         table.add_row(
             str(row.pid),
-            _escape(row.comm),
-            f"[{_STYLE[row.outcome]}]{row.outcome}[/]",
+            Text(printable(row.comm)),
+            Text(row.outcome, _STYLE[row.outcome]),
             size.show(row.released_bytes) if row.released_bytes else "-",
             seconds(row.seconds_to_release),
             seconds(row.seconds_to_exit),
-            _escape(_why(row)),
+            Text(printable(_why(row))),
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False, markup=False)
     if not console.is_terminal:
         console.width = 200  # a pipe has no width: do not fold what a script may grep
     console.print(table)
@@ -77,8 +95,3 @@ def _print_table(rows: list[Outcome]) -> None:
 def _why(row: Outcome) -> str:
     others = f" (with pid {', '.join(map(str, row.sharers))}, same memory)" if row.sharers else ""
     return row.reason + others
-
-
-def _escape(name: str) -> str:
-    """A stranger's string: no control characters, no markup."""
-    return printable(name).replace("[", r"\[")

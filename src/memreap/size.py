@@ -6,6 +6,7 @@ Sizes are in binary units only.
 import re
 
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+SIZE_MAX = 1 << 63
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE | re.ASCII)
 _DISPLAY = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
@@ -16,10 +17,10 @@ def parse(text: str) -> int:
     Raises ValueError for anything else, and for less than one byte.
     """
     match = _SIZE.fullmatch(text.strip())
-    size = int(float(match[1]) * _FACTORS[match[2].upper()]) if match else 0
-    if size < 1:
+    size = float(match[1]) * _FACTORS[match[2].upper()] if match else 0.0
+    if not 1 <= size < SIZE_MAX:
         raise ValueError(f"not a size: {text!r} (say 300M, 1.5G or a number of bytes)")
-    return size
+    return int(size)
 
 
 def show(size_bytes: int) -> str:

@@ -20,7 +20,7 @@ HOG_BYTES = 1 << 30
 RUN_TIMEOUT_S = 30.0
 
 
-def demo(*, as_json: bool) -> int:
+def demo(*, as_json: bool, svg_path: str | None = None) -> int:
     """Show it; 0 where memreap had every victim's memory back."""
     start_s = time.monotonic()
     omitted = left_out(kinds_possible())
@@ -36,9 +36,12 @@ def demo(*, as_json: bool) -> int:
         budget_kept = _play_run(board)
     if as_json:
         _print_json(results)
-    for name, why in omitted.items():
-        board.console.print(f"left out: {name} ({why})")
-    board.console.print(_verdict(results, budget_kept, time.monotonic() - start_s))
+    closing = [f"left out: {name} ({why})" for name, why in omitted.items()]
+    closing.append(_verdict(results, budget_kept, time.monotonic() - start_s))
+    for line in closing:
+        board.console.print(line)
+    if svg_path:
+        board.save_svg(svg_path, closing)
     return 0 if budget_kept and all(mine.seconds is not None for _, _, mine in results) else 1
 
 

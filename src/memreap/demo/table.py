@@ -1,5 +1,6 @@
 """How the demo looks: a table that grows live where somebody watches, plain rows elsewhere."""
 
+import io
 import sys
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -13,6 +14,7 @@ from memreap.demo.measure import Measurement
 from memreap.size import seconds
 
 PENDING = "..."
+SVG_WIDTH = 124
 
 
 @dataclass(slots=True)
@@ -61,9 +63,17 @@ class Board:
             if last.memreap and last.memreap != PENDING:
                 print(f"{last.name}: done", file=sys.stderr)
 
+    def save_svg(self, path: str, closing: list[str]) -> None:
+        """The same as a picture. Raises OSError."""
+        console = Console(record=True, width=SVG_WIDTH, file=io.StringIO(), highlight=False)
+        console.print(self._table())
+        for line in closing:
+            console.print(line)
+        console.save_svg(path, title="memreap demo")
+
     def _table(self) -> Table:
         table = Table(title="A process that was killed is not memory that was freed", box=None)
-        table.title_justify = "left"
+        table.title_justify, table.title_style = "left", "bold"
         table.add_column("VICTIM", no_wrap=True)
         table.add_column("SIGKILL ALONE", justify="right", no_wrap=True)
         table.add_column("MEMREAP", justify="right", no_wrap=True)

@@ -36,9 +36,13 @@ def find(name: str, procfs: Procfs) -> Path:
     by_preference = sorted(roots, key=lambda m: (m[1] != "cgroup2", "memory" not in m[2]))
     places = [Path(name), *(root / name.lstrip("/") for root, _, _ in by_preference)]
     for place in places:
-        if (place / "cgroup.procs").exists():
-            directory = place.resolve()
-            if directory in {root.resolve() for root, _, _ in roots}:
+        directory = place.resolve()
+        tops = {root.resolve() for root, _, _ in roots}
+        # A folder elsewhere may hold a file of that name: only a mounted hierarchy counts.
+        if (directory / "cgroup.procs").exists() and tops.intersection(
+            (directory, *directory.parents)
+        ):
+            if directory in tops:
                 raise ValueError(f"{name} is the root of its hierarchy: every process")
             return directory
     raise FileNotFoundError(f"no such cgroup: {name}")

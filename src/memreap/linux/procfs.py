@@ -133,6 +133,13 @@ class Procfs:
             for child in self._read(f"{pid}/task/{tid}/children").split()
         ]
 
+    def has_mm(self, pid: int, tid: int) -> bool:
+        """Whether a thread has an mm, as the dead have none. Pins it for an instant."""
+        try:
+            return not self._read(f"{pid}/task/{tid}/statm").startswith(b"0 ")
+        except OSError:
+            return False
+
     def stat(self, pid: int) -> Stat:
         """Name, state, parent, start. Pins the mm for an instant."""
         return parse_stat(self._read(f"{pid}/stat"))
@@ -168,7 +175,7 @@ class Procfs:
 
     def cgroups(self, pid: int) -> list[tuple[str, str]]:
         """(controllers, path) a hierarchy; controllers is "" for v2. Pins nothing. cgroups(7)"""
-        lines = text(self._read(f"{pid}/cgroup")).splitlines()
+        lines = text(self._read(f"{pid}/cgroup")).split("\n")
         fields = [line.split(":", 2) for line in lines if line.count(":") >= 2]
         return [(controllers, path) for _, controllers, path in fields]
 

@@ -4,8 +4,10 @@ A request must come from the thread that seized: seize, wait and let go in one t
 thread dies, the kernel lets go by itself (kernel/ptrace.c, exit_ptrace).
 """
 
+import contextlib
 import ctypes
 import os
+import signal
 
 PTRACE_CONT = 7  # linux/ptrace.h
 PTRACE_DETACH = 17
@@ -15,6 +17,8 @@ PTRACE_O_TRACEEXIT = 0x40
 PTRACE_EVENT_EXIT = 6
 PTRACE_EVENT_STOP = 128
 WALL = 0x40000000  # linux/wait.h: __WALL
+
+_STOP_SIGNALS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 _ptrace = ctypes.PyDLL(None, use_errno=True).ptrace
 _ptrace.restype = ctypes.c_long
@@ -45,13 +49,21 @@ def wait_exit_stop(tid: int) -> bool:
         _, status = os.waitpid(tid, WALL)
         if not os.WIFSTOPPED(status):
             return False
-        event = status >> 16
-        if event == PTRACE_EVENT_EXIT:
+        if status >> 16 == PTRACE_EVENT_EXIT:
             return True
-        if event == PTRACE_EVENT_STOP:
-            _request(PTRACE_LISTEN, tid, 0)
-        else:
-            _request(PTRACE_CONT, tid, os.WSTOPSIG(status))
+        with contextlib.suppress(ProcessLookupError):  # killed meanwhile: the exit stop comes
+            _go_on(tid, status)
+
+
+def _go_on(tid: int, status: int) -> None:
+    """Resume a task from a stop that is none of ours, as it would have gone on untraced."""
+    number = os.WSTOPSIG(status)
+    if status >> 16 != PTRACE_EVENT_STOP:
+        _request(PTRACE_CONT, tid, number)  # the signal is delivered
+    elif number in _STOP_SIGNALS:
+        _request(PTRACE_LISTEN, tid, 0)  # it stays stopped
+    else:
+        _request(PTRACE_CONT, tid, 0)  # SIGCONT has ended the stop
 
 
 def let_go(tid: int) -> None:

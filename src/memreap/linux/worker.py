@@ -44,16 +44,27 @@ class Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES_MAX)
         parent = os.getpid()
-        self.pid = os.fork()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         if self.pid == 0:
             ours.close()
             _become(body, Line(theirs), parent)
         theirs.close()
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError:  # no descriptor left: the end of our socket ends it
+            ours.close()
+            os.kill(self.pid, signal.SIGKILL)  # a child not waited for: still that one
+            os.waitpid(self.pid, 0)
+            raise
         Worker.living.add(self.pid)
-        self.pidfd = os.pidfd_open(self.pid)
         ours.setblocking(False)
         self._end = ours
-        self.ended = False
+        self.ended = self.closed = False
 
     def fileno(self) -> int:
         """What to poll: readable when a message waits, or when the worker is gone."""
@@ -84,13 +95,16 @@ class Worker:
 
     def give_up(self) -> None:
         """End it if it can be ended, and never wait for it: it may hang for ever."""
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        self.close()
+        if not self.closed:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            self.close()
 
     def close(self) -> None:
         """Let go of it; a worker that has ended leaves no zombie, one that hangs is left."""
-        self.ended = True
+        if self.closed:
+            return
+        self.ended = self.closed = True
         self._end.close()
         deadline_s = time.monotonic() + 0.05
         with contextlib.suppress(ChildProcessError, OSError):

@@ -7,28 +7,51 @@ the best nice value that is. What was changed is kept, to be undone if the kill 
 """
 
 from memreap.linux import scheduling
+from memreap.linux.procfs import Procfs
 from memreap.linux.scheduling import Scheduling
+from memreap.linux.worker import has_exited
 
 THREADS_MAX = 512  # each costs some microseconds between the decision and the kill
 
 
 class Boost:
-    """What was done to one victim's threads."""
+    """What was done to the threads of a victim and of those who share its memory."""
 
-    def __init__(self, tids: list[int]) -> None:
-        """Boost them; a thread that is gone is passed over."""
+    def __init__(self, processes: list[tuple[int, int]], proc: Procfs) -> None:
+        """Boost every thread of these (pid, pidfd); whoever is gone is passed over."""
         self.how: set[str] = set()
         self._was: list[Scheduling] = []
-        for tid in tids[:THREADS_MAX]:
+        for pid, pidfd in processes:
+            self._boost(pid, pidfd, proc)
+
+    def _boost(self, pid: int, pidfd: int, proc: Procfs) -> None:
+        """A thread's number may pass on to a stranger at any time: he is put back at once."""
+        changed = []
+        for tid in _threads(pid, pidfd, proc)[:THREADS_MAX]:
             try:
                 was = scheduling.current(tid)
                 self.how.add(scheduling.hurry(tid, scheduling.VICTIM_PRIORITY))
             except OSError:
                 continue
-            self._was.append(was)
+            changed.append(was)
+        still_its_own = set(_threads(pid, pidfd, proc))
+        for was in changed:
+            if was.tid in still_its_own:
+                self._was.append(was)
+            else:
+                scheduling.restore(was)
 
     def undo(self) -> None:
         """Schedule every thread as it was."""
         for was in self._was:
             scheduling.restore(was)
         self._was.clear()
+
+
+def _threads(pid: int, pidfd: int, proc: Procfs) -> list[int]:
+    """The threads of the process that the pidfd means; none once it is gone. Pins nothing."""
+    try:
+        tids = proc.threads(pid)
+    except OSError:
+        return []
+    return [] if has_exited(pidfd) else tids

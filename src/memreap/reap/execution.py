@@ -7,8 +7,10 @@ Nothing here blocks: the reaper is a worker that may be given up, exit is told b
 
 import errno
 import os
+import time
 from dataclasses import replace
 
+from memreap import size
 from memreap.linux import scheduling, syscalls
 from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Worker, has_exited
@@ -21,6 +23,8 @@ from memreap.reap.release import Evidence
 from memreap.reap.survey import Found
 from memreap.reap.victim import Victim
 
+PREPARE_S = 1.0  # how long a reaper may take until its kill; then the owner kills
+DISMISS_S = 0.2
 EXIT_GRACE_S = 0.5  # how long a released victim may take to exit before it counts as hanging
 UNWITNESSED_S = 0.1  # how long a reap without a witness waits for the exit to speak for it
 TIMEOUT_S = 10.0
@@ -38,22 +42,31 @@ class Execution:
     """One victim being killed. Make, ``start``, and ``advance`` until ``outcome`` is set."""
 
     def __init__(
-        self, victim: Victim, hold: hold_.Mode = "auto", timeout_s: float = TIMEOUT_S
+        self,
+        victim: Victim,
+        hold: hold_.Mode = "auto",
+        timeout_s: float = TIMEOUT_S,
+        among: list[int] | None = None,
     ) -> None:
-        """Nothing is done yet. ``timeout_s``: from SIGKILL until it counts as stuck."""
+        """Nothing is done yet. ``timeout_s``: from SIGKILL until it counts as stuck.
+
+        ``among``: who may share the victim's memory, where that is known.
+        """
         self.victim = victim
         self.outcome: Outcome | None = None
         self.released_s: float | None = None
-        self._hold, self._timeout_s = hold, timeout_s
+        self.ready = False
+        self.evidence: Evidence | None = None
+        self._hold, self._timeout_s, self._among = hold, timeout_s, among
         self._clapper = Clapper()
         self._worker: Worker | None = None
-        self.evidence: Evidence | None = None
         self._alive = list(victim.pidfds)
+        self._started_s = time.monotonic()
         self._exited_s: float | None = None
-        self._started_s = 0.0
-        self._total_bytes = 0
+        self._reap_code: int | None = None  # of the last process_mrelease
+        self._keeper: str | None = None  # who lives on with the memory
         self._notes: list[str] = []
-        self.ready = False
+        self._total_bytes = 0
 
     def start(self, now_s: float) -> None:
         """Boost, kill and reap in a worker; returns at once. Raises OSError: no worker."""
@@ -71,19 +84,16 @@ class Execution:
         )
         meminfo = proc.meminfo()
         self._total_bytes = meminfo["MemTotal"] + meminfo["SwapTotal"]
-        order = Order(self.victim, because, self._clapper, self._timeout_s, go)
         self._started_s = now_s
+        order = Order(self.victim, because, self._clapper, self._timeout_s, go, self._among)
         self._worker = Worker(Reaper(order).run)
 
     def kill(self) -> None:
         """SIGKILL everyone of this victim from here, for a reaper that waits or none at all."""
+        if self.outcome is not None:
+            return
         self._clapper.clap()
         self._kills([syscalls.pidfd_kill(pidfd) for pidfd in reversed(self.victim.pidfds)])
-
-    @property
-    def reaper_alive(self) -> bool:
-        """Whether a reaper is at work, or waits to be."""
-        return self._worker is not None and not self._worker.ended
 
     def fds(self) -> list[int]:
         """What to poll for reading."""
@@ -91,15 +101,23 @@ class Execution:
         return [*self._alive, *reaper]
 
     @property
+    def reaper_alive(self) -> bool:
+        """Whether a reaper is at work, or waits to be."""
+        return self._worker is not None and not self._worker.ended
+
+    @property
     def deadline_s(self) -> float | None:
         """When to call ``advance`` at the latest (CLOCK_MONOTONIC, s)."""
         if self.outcome is not None:
             return None
+        due = [self._end_s]
+        if self._exited_s is not None:
+            due.append(self._exited_s + EXIT_GRACE_S)
         if self.released_s is not None:
-            return min(self.released_s + EXIT_GRACE_S, self._end_s)
-        if self.evidence is not None and self.evidence.reaped:
-            return min(self.evidence.released_s + UNWITNESSED_S, self._end_s)
-        return self._end_s
+            due.append(self.released_s + EXIT_GRACE_S)
+        elif self.evidence is not None and self.evidence.reaped:
+            due.append(self.evidence.released_s + UNWITNESSED_S)
+        return min(due)
 
     @property
     def killed_s(self) -> float | None:
@@ -108,18 +126,36 @@ class Execution:
 
     @property
     def _end_s(self) -> float:
-        return (self.killed_s or self._started_s) + self._timeout_s
+        if self.killed_s is None:
+            return self._started_s + PREPARE_S
+        return self.killed_s + self._timeout_s
 
     def advance(self, now_s: float) -> None:
         """Take in what happened until now. Never blocks."""
         if self.outcome is not None:
+            self.dismiss()
             return
         self._listen()
+        if self.outcome is None and self.killed_s is None:
+            self._insist(now_s)
         if self.outcome is None:
             self._watch_exits(now_s)
             self._trust_reap(now_s)
             self._conclude(now_s)
-        if self.outcome is not None and self._worker is not None:
+        if self.outcome is not None:
+            self.dismiss()
+
+    def _insist(self, now_s: float) -> None:
+        """Kill from here where the reaper died, or hangs, before it did."""
+        if self._worker is not None and (self._worker.ended or now_s >= self._end_s):
+            self._notes.append("the reaper did not kill in time: killed without one")
+            self.kill()
+
+    def dismiss(self) -> None:
+        """Part with the reaper; one that has a boost to undo is given the time to."""
+        if self._worker is not None and not self._worker.closed:
+            if self._clapper.called_off:
+                list(self._worker.hear_within(DISMISS_S))
             self._worker.give_up()
 
     def _listen(self) -> None:
@@ -129,32 +165,49 @@ class Execution:
             match message:
                 case {"ready": True}:
                     self.ready = True
-                case {"kills": list(kills), "held": str(held)}:
-                    if held != "not held":
-                        self._notes.append(held)
-                    self._kills(kills)
+                case {"refused": str(reason)}:
+                    self.outcome = self._end("refused", reason)
                 case {"sharer": dict(raw)}:
-                    self._join(Found(Facts.from_message(raw), fds[0]))
-                case {"evidence": dict(fields)}:
-                    self.evidence = Evidence(**fields)
-                    if self._witnessed(self.evidence):
-                        self.released_s = self.released_s or self.evidence.released_s
+                    self._join(Facts.from_message(raw), fds)
+                case {"kills": list(kills), "held": str(held)}:
+                    self._notes += [held] if held != "not held" else []
+                    self._kills(kills)
                 case {"error": str(error)}:
                     self._notes.append(f"the reaper failed: {error}")
+                case dict():
+                    self._learn(message)
+
+    def _learn(self, message: dict[str, object]) -> None:
+        """Take what the reap brought: first the kernel's answer, then what was seen of it."""
+        match message:
+            case {"mrelease": int(code), "shared": bool(shared)}:
+                self._reap_code = code
+                if shared and self._keeper is None:
+                    self._keeper = "a live process that was not found shares its memory"
+            case {"evidence": dict(fields)}:
+                self.evidence = Evidence(**fields)
+                if self._witnessed(self.evidence):
+                    self.released_s = self.released_s or self.evidence.released_s
 
     def _kills(self, errnos: list[int]) -> None:
         """Take the result of each SIGKILL; one that was not permitted ends it here."""
         if errno.EPERM in errnos:
+            self._clapper.call_off()
             self.outcome = self._end("refused", "not permitted to signal it")
 
-    def _join(self, sharer: Found) -> None:
+    def _join(self, facts: Facts, fds: list[int]) -> None:
         """Kill who came to share the mm since the survey: else the kernel refuses the reap."""
+        if not fds:  # no descriptor left to hold it by
+            self._keeper = f"pid {facts.pid} shares its memory: {os.strerror(errno.EMFILE)}"
+            return
+        sharer = Found(facts, fds[0])
         reason = self.victim.rules.refusal(sharer)
         if reason:
-            self._notes.append(f"shares its memory with pid {sharer.facts.pid}: {reason}")
+            self._keeper = f"pid {facts.pid} shares its memory, and is spared: {reason}"
             os.close(sharer.pidfd)
             return
-        syscalls.pidfd_kill(sharer.pidfd)
+        if self.killed_s is not None:
+            syscalls.pidfd_kill(sharer.pidfd)
         self.victim = replace(self.victim, sharers=(*self.victim.sharers, sharer))
         self._alive.append(sharer.pidfd)
 
@@ -172,53 +225,69 @@ class Execution:
             self.released_s = evidence.released_s
 
     def _watch_exits(self, now_s: float) -> None:
-        if not self._alive:
-            return
         self._alive = [pidfd for pidfd in self._alive if not has_exited(pidfd)]
-        if not self._alive:
-            self._exited_s = now_s
-            self.released_s = min(self.released_s or now_s, now_s)
+        if self._alive:
+            return
+        self._exited_s = self._exited_s or now_s
+        # What the reaper has yet to say may be that somebody else still has the memory.
+        speaking = self.reaper_alive and self._reap_code is None
+        if self._keeper is None and not (speaking and now_s < self._exited_s + EXIT_GRACE_S):
+            self.released_s = min(self.released_s or self._exited_s, self._exited_s)
 
     def _conclude(self, now_s: float) -> None:
         deadline_s = self.deadline_s
-        assert deadline_s is not None
+        assert deadline_s is not None, "there is no outcome yet"
         if self._exited_s is not None:
             # The last words of a reaper that is all but done belong to the record.
-            speaking = self.reaper_alive and self.evidence is None
-            if not speaking or now_s >= self._exited_s + EXIT_GRACE_S or now_s >= self._end_s:
-                self.outcome = self._end("exited", self._how())
-        elif now_s >= deadline_s:
-            kind: Kind = "reaped" if self.released_s is not None else "stuck"
-            self.outcome = self._end(kind, self._how())
+            if not (self.reaper_alive and self.evidence is None) or now_s >= deadline_s:
+                self.outcome = self._end(*self._kind())
+        elif now_s >= deadline_s and self.killed_s is not None:
+            self.outcome = self._end(*self._kind())
 
     def give_up(self, reason: str) -> Outcome:
         """End here, with what is known: released or not, it is not waited for any longer."""
-        self.advance(self._started_s)
+        self.advance(time.monotonic())
         if self.outcome is None:
             self._notes.append(reason)
-            kind: Kind = "reaped" if self.released_s is not None else "stuck"
-            self.outcome = self._end(kind, self._how())
-            if self._worker is not None:
-                self._worker.give_up()
+            self.outcome = self._end(*self._kind())
+            self.dismiss()
         return self.outcome
+
+    def _kind(self) -> tuple[Kind, str]:
+        if self._exited_s is not None and self.released_s is not None:
+            return "exited", self._how()
+        if self.released_s is not None:
+            return "reaped", self._how()
+        return "stuck", self._how()
 
     def _how(self) -> str:
         told = list(self._notes)
         evidence = self.evidence
-        if evidence is None:
-            told.insert(
-                0, "the reap waits for the victim's mmap_lock" if self._alive else "by exit"
-            )
+        if self._keeper is not None:
+            told.insert(0, self._keeper)
+        elif evidence is None:
+            told.insert(0, self._how_without_reap())
         elif evidence.reaped:
             told.insert(0, "process_mrelease took all it can take")
         else:
             told.insert(0, _WHY.get(evidence.mrelease, os.strerror(evidence.mrelease)))
-        if evidence is not None and evidence.usage_fell_bytes is not None:
-            told.append(f"its cgroup's usage fell by {evidence.usage_fell_bytes} bytes")
+        if evidence is not None and (evidence.usage_fell_bytes or 0) > 0:
+            told.append(f"its cgroup fell by {size.show(evidence.usage_fell_bytes or 0)}")
         return "; ".join(told)
+
+    def _how_without_reap(self) -> str:
+        if self._exited_s is not None:
+            return "by exit"
+        if self.killed_s is None:
+            return "not killed yet"
+        if self.reaper_alive:
+            return "the reap waits for the victim's mmap_lock"
+        return "no reap"
 
     def _released_bytes(self) -> int:
         facts, evidence = self.victim.facts, self.evidence
+        if self.released_s is None:
+            return 0
         if self._exited_s is not None:
             return release.releasable_bytes(facts.memory)
         if evidence is not None and evidence.reaped:

@@ -75,6 +75,28 @@ def read(pid: int, proc: procfs.Procfs) -> Facts:
     )
 
 
+def quick(pid: int, proc: procfs.Procfs) -> Facts:
+    """What can be read of a process without pinning anything: its name, threads and adj.
+
+    Raises FileNotFoundError or ProcessLookupError when it is gone.
+    """
+    tids = tuple(proc.threads(pid))
+    return Facts(
+        pid=pid,
+        start_ticks=0,
+        comm=proc.comm(pid),
+        state="?",
+        ppid=0,
+        kernel_thread=False,
+        tids=tids,
+        thread_states="?" * len(tids),
+        oom_score=0,
+        oom_score_adj=proc.oom_score_adj(pid),
+        memory=procfs.Memory(),
+        usage_file=None,
+    )
+
+
 def _thread_states(pid: int, tids: tuple[int, ...], leader: str, proc: procfs.Procfs) -> str:
     if tids == (pid,):
         return leader

@@ -15,16 +15,21 @@ be known before the kill without a read that could hang:
 """
 
 import contextlib
+import errno
+import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Literal
 
 from memreap.linux import ptrace, scheduling
 from memreap.reap.facts import Facts
 
 Mode = Literal["auto", "always", "never"]
+SEIZE_WAIT_S = 0.02  # a victim that hangs in execve holds what PTRACE_SEIZE waits for
 BEGUN_WAIT_S = 0.005  # how long to wait for all reapers to have called process_mrelease
 UNDER_WAY_S = 0.00015  # from the call to the mm in hand; measured some 2 us, hundred times less
+BUSY_WAIT_S = 0.05  # how long the reaper may look for sharers while the mm is held
 
 
 def wanted(mode: Mode, facts: Facts, *, several: bool, realtime: bool, aio_nr: int) -> str | None:
@@ -45,18 +50,30 @@ def wanted(mode: Mode, facts: Facts, *, several: bool, realtime: bool, aio_nr: i
 class Hold(threading.Thread):
     """The thread that traces: it seizes, waits for the exit stop and lets go."""
 
-    def __init__(self, tid: int, begun: threading.Semaphore, hands: int) -> None:
-        """``begun``: released once by each of ``hands`` reapers right before its call."""
+    def __init__(
+        self, tid: int, is_its_own: Callable[[], bool], begun: threading.Semaphore, hands: int
+    ) -> None:
+        """``begun``: released once by each of ``hands`` reapers right before its call.
+
+        ``is_its_own``: whether the thread still is the victim's, asked once it is seized.
+        """
         super().__init__(daemon=True)
-        self._tid, self._begun, self._hands = tid, begun, hands
+        self._tid, self._is_its_own = tid, is_its_own
+        self._begun, self._hands = begun, hands
+        self.busy = False  # whether the reaper needs the mm in place for a while
         self._seized = threading.Event()
         self.error: str | None = None  # why there is no hold
         self.stopped = False  # whether the exit stop was seen
 
     def seize(self) -> bool:
         """Start, and wait until the victim is traced; False, and ``error``, where it cannot be."""
-        self.start()
-        self._seized.wait()
+        try:
+            self.start()
+        except RuntimeError as error:  # no thread left
+            self.error = str(error)
+            return False
+        if not self._seized.wait(SEIZE_WAIT_S):
+            self.error = "not within the time"  # it may yet be: that does no harm
         return self.error is None
 
     def run(self) -> None:
@@ -65,14 +82,19 @@ class Hold(threading.Thread):
             scheduling.hurry(0, scheduling.REAPER_PRIORITY)
         try:
             ptrace.seize_exit(self._tid)
+            if not self._is_its_own():  # the end of this thread lets go of whoever it is
+                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         except OSError as error:
             self.error = error.strerror
-        self._seized.set()
-        if self.error is not None:
             return
+        finally:
+            self._seized.set()
         with contextlib.suppress(OSError):
             self.stopped = ptrace.wait_exit_stop(self._tid)
             for _ in range(self._hands):
                 self._begun.acquire(timeout=BEGUN_WAIT_S)
             time.sleep(UNDER_WAY_S)
+            deadline_s = time.monotonic() + BUSY_WAIT_S
+            while self.busy and time.monotonic() < deadline_s:
+                time.sleep(UNDER_WAY_S)
             ptrace.let_go(self._tid)

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import mmap
 import os
+import signal
 import struct
 import threading
 import time
@@ -21,12 +22,13 @@ from pathlib import Path
 
 from memreap.linux import scheduling, syscalls
 from memreap.linux.procfs import Procfs
-from memreap.linux.worker import Line
+from memreap.linux.worker import Line, has_exited
 from memreap.reap import facts, release
 from memreap.reap import hold as hold_
 from memreap.reap.boost import Boost
 from memreap.reap.release import Evidence
 from memreap.reap.sharers import sharers
+from memreap.reap.survey import Found
 from memreap.reap.victim import Victim
 
 SECOND_HAND_BYTES_MIN = 32 << 20  # below, the reap is done before a second hand has begun
@@ -34,7 +36,7 @@ SECOND_HAND_NAP_S = 0.0002
 RETRY_NAP_S = 0.002
 WITNESS_NAP_S = 0.0003
 WITNESS_WAIT_S = 0.05
-_SECONDS = struct.Struct("d")
+_STATE = struct.Struct("d?")  # when SIGKILL was sent; whether it was called off
 
 
 class Clapper:
@@ -47,13 +49,23 @@ class Clapper:
     def clap(self) -> None:
         """Note the time (CLOCK_MONOTONIC, s) right before the first kill."""
         if self.killed_s is None:
-            _SECONDS.pack_into(self._memory, 0, time.monotonic())
+            _STATE.pack_into(self._memory, 0, time.monotonic(), False)
+
+    def call_off(self) -> None:
+        """The kill was not permitted: nobody dies."""
+        _STATE.pack_into(self._memory, 0, self.killed_s or 0.0, True)
 
     @property
     def killed_s(self) -> float | None:
         """When; None if not yet."""
-        (at_s,) = _SECONDS.unpack_from(self._memory, 0)
+        at_s, _ = _STATE.unpack_from(self._memory, 0)
         return at_s or None
+
+    @property
+    def called_off(self) -> bool:
+        """Whether the victim lives on."""
+        _, off = _STATE.unpack_from(self._memory, 0)
+        return bool(off)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,7 @@ class Order:
     clapper: Clapper
     timeout_s: float
     go: tuple[int, int] | None  # a pipe whose end says that somebody else killed; None: kill
+    among: list[int] | None  # who may share the memory; None: anybody
 
 
 class SecondHand(threading.Thread):
@@ -99,26 +112,28 @@ class Reaper:
     def __init__(self, order: Order) -> None:
         """Nothing is done yet."""
         self._order = order
-        self._pidfds = order.victim.pidfds
-        large = order.victim.memory.rss_anon_bytes >= SECOND_HAND_BYTES_MIN
-        self._hands = 2 if large else 1
+        self._proc = Procfs()
+        self._processes = order.victim.processes
         self._begun = threading.Semaphore(0)
-        self._second = SecondHand(order, self._begun) if large else None
+        self._hold: hold_.Hold | None = None
+        self._second: SecondHand | None = None
+        self._shared = False  # whether the kernel said that a live process has the mm
 
     def run(self, line: Line) -> None:
         """The whole life of the worker."""
         order = self._order
+        if order.go is not None:
+            os.close(order.go[1])  # the owner's copy must be the last one
         how = scheduling.hurry(0, scheduling.REAPER_PRIORITY)
         usage_bytes = self._usage_bytes()
-        held = self._hold()
-        if self._second:
-            self._second.start()
-        if order.go is not None:
-            read, write = order.go
-            os.close(write)  # the owner's copy must be the last one
-            line.say({"ready": True})
-            os.read(read, 1)
-        boost = Boost(order.victim.tids)
+        if self._join_latecomers(line):
+            return
+        hands = self._call_second_hand()
+        held = self._seize(hands)
+        boost = Boost(self._processes, self._proc)
+        if order.go is not None and not self._wait_for_kill(order.go[0], line):
+            boost.undo()
+            return
         kills, code = self._strike()
         if any(number not in (0, errno.ESRCH) for number in kills):
             boost.undo()
@@ -126,6 +141,7 @@ class Reaper:
         attempts, code = self._retry(code, line)
         if self._second and code == 0:
             self._second.join(order.timeout_s)
+        line.say({"mrelease": code, "shared": self._shared and code != 0})
         fell_bytes = self._witness(usage_bytes) if code == 0 else self._fell(usage_bytes)
         evidence = Evidence(
             mrelease=code,
@@ -135,6 +151,59 @@ class Reaper:
             usage_fell_bytes=fell_bytes,
         )
         line.say({"evidence": asdict(evidence)})
+
+    def _join_latecomers(self, line: Line) -> bool:
+        """Let die with it who came to share the mm since the survey; True if one must not."""
+        known = {pid for pid, _ in self._processes}
+        facts_ = [self._order.victim.facts]
+        for _, pid in sharers(facts_, self._proc, self._order.among):
+            if pid in known:
+                continue
+            with contextlib.suppress(OSError):
+                found = Found(facts.quick(pid, self._proc), os.pidfd_open(pid))
+                reason = self._order.victim.rules.refusal(found)
+                if reason:
+                    line.say({"refused": f"shares its memory with pid {pid}: {reason}"})
+                    return True
+                self._processes.append((pid, found.pidfd))
+                line.say({"sharer": found.facts.as_message()}, [found.pidfd])
+        return False
+
+    def _call_second_hand(self) -> int:
+        """How many hands there will be."""
+        if self._order.victim.memory.rss_anon_bytes < SECOND_HAND_BYTES_MIN:
+            return 1
+        second = SecondHand(self._order, self._begun)
+        try:
+            second.start()
+        except RuntimeError:  # no thread left
+            return 1
+        self._second = second
+        return 2
+
+    def _seize(self, hands: int) -> str:
+        if not self._order.hold_because:
+            return "not held"
+        pid, pidfd = self._processes[0]
+        tid = self._order.victim.facts.living_tid
+
+        def is_its_own() -> bool:
+            return tid in self._proc.threads(pid) and not has_exited(pidfd)
+
+        self._hold = hold_.Hold(tid, is_its_own, self._begun, hands)
+        if self._hold.seize():
+            return f"held: {self._order.hold_because}"
+        return f"could not be held: {self._hold.error}"
+
+    def _wait_for_kill(self, go: int, line: Line) -> bool:
+        """Wait until the owner has killed; False where it did not, or is gone."""
+        # The end of the pipe tells of the owner's end too, and then a boost must be undone.
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
+        line.say({"ready": True})
+        os.read(go, 1)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        clapper = self._order.clapper
+        return clapper.killed_s is not None and not clapper.called_off
 
     def _witness(self, before_bytes: int | None) -> int | None:
         """Look at the cgroup's counter until it has fallen: what the exit gathered comes late."""
@@ -146,47 +215,43 @@ class Reaper:
                 return fell_bytes
             time.sleep(WITNESS_NAP_S)
 
-    def _hold(self) -> str:
-        if not self._order.hold_because:
-            return "not held"
-        tid = self._order.victim.facts.living_tid
-        hold = hold_.Hold(tid, self._begun, self._hands)
-        if hold.seize():
-            return f"held: {self._order.hold_because}"
-        return f"could not be held: {hold.error}"
-
     def _strike(self) -> tuple[list[int], int]:
         self._begun.release()
+        pidfds = [pidfd for _, pidfd in self._processes]
         if self._order.go is None:
             self._order.clapper.clap()
-            return syscalls.kill_and_mrelease(self._pidfds)
-        return [0] * len(self._pidfds), syscalls.process_mrelease(self._pidfds[0])
+            return syscalls.kill_and_mrelease(pidfds)
+        return [0] * len(pidfds), syscalls.process_mrelease(pidfds[0])
 
     def _retry(self, code: int, line: Line) -> tuple[int, int]:
         """Call again while that can help: (calls made, the last errno)."""
         attempts, deadline_s = 1, time.monotonic() + self._order.timeout_s
-        told = False
         while code in _AGAIN and time.monotonic() < deadline_s:
-            if code == errno.EINVAL and not told:
+            if code == errno.EINVAL and not self._shared:
+                self._shared = True
                 self._tell_sharers(line)
-                told = True
             time.sleep(RETRY_NAP_S)
-            code = syscalls.process_mrelease(self._pidfds[0])
+            code = syscalls.process_mrelease(self._processes[0][1])
             attempts += 1
         return attempts, code
 
     def _tell_sharers(self, line: Line) -> None:
-        """A live process has the mm, new or found too late: say who, with its pidfd."""
-        known = {self._order.victim.pid, *(f.facts.pid for f in self._order.victim.sharers)}
-        for _, pid in sharers([self._order.victim.facts], Procfs()):
+        """A live process has the mm: say who, as long as a hold keeps the mm comparable."""
+        if self._hold:
+            self._hold.busy = True
+        known = {pid for pid, _ in self._processes}
+        victim = self._order.victim.facts
+        for _, pid in sharers([victim], self._proc, self._order.among, every_thread=True):
             if pid not in known:
                 with contextlib.suppress(OSError):
-                    pidfd = os.pidfd_open(pid)
-                    line.say({"sharer": facts.read(pid, Procfs()).as_message()}, [pidfd])
+                    found = facts.quick(pid, self._proc).as_message()
+                    line.say({"sharer": found}, [os.pidfd_open(pid)])
+        if self._hold:
+            self._hold.busy = False
 
     def _oom_score(self) -> int | None:
         with contextlib.suppress(OSError, ValueError):
-            return Procfs().oom_score(self._order.victim.pid)
+            return self._proc.oom_score(self._order.victim.pid)
         return None
 
     def _usage_bytes(self) -> int | None:

@@ -17,33 +17,39 @@ VFORK_PATIENCE_S = 0.05
 
 
 def sharers(
-    victims: list[Facts], proc: Procfs, among: list[int] | None = None
+    victims: list[Facts],
+    proc: Procfs,
+    among: list[int] | None = None,
+    *,
+    every_thread: bool = False,
 ) -> Iterator[tuple[int, int]]:
     """(victim's pid, sharer's pid) of every process that shares a victim's mm. May hang.
 
     ``among``: who may share, None for everyone on the machine. Costs some log2(victims) calls
     each: mms are ordered by kcmp. A process that may not be compared (no ptrace access to it) is
-    passed over.
+    passed over. ``every_thread``: ask them all, for a process whose first thread has ended.
     """
-    ordered = _by_mm(victims)
+    ordered = _by_mm(list({facts.pid: facts for facts in victims}.values()))
     known = {facts.pid for facts in victims}
     for pid in proc.pids() if among is None else among:
         if pid in known:
             continue
-        victim = _same_mm(pid, ordered)
-        if victim is not None and not _vforked(pid, victim):
+        tids = _threads(pid, proc) if every_thread else [pid]
+        victim = next((v for tid in tids if (v := _same_mm(tid, ordered))), None)
+        # To kcmp, all who have no mm are alike; a victim that has one now had it then.
+        if victim is None or not proc.has_mm(victim.pid, victim.living_tid):
+            continue
+        if not _vforked(pid, victim):
             yield victim.pid, pid
-    for group in _groups(ordered):
+    for group in _groups([v for v in ordered if proc.has_mm(v.pid, v.living_tid)]):
         yield from ((group[0].pid, other.pid) for other in group[1:])
 
 
 def _by_mm(victims: list[Facts]) -> list[Facts]:
-    """The victims that have an mm to compare, in its order: insertion by bisection."""
+    """The victims in the order of their mms: insertion by bisection."""
     ordered: list[Facts] = []
     for facts in victims:
         with contextlib.suppress(OSError):
-            if facts.dead or kcmp_vm(facts.living_tid, facts.living_tid):
-                continue
             ordered.insert(_position(facts.living_tid, ordered)[0], facts)
     return ordered
 
@@ -58,6 +64,13 @@ def _position(tid: int, ordered: list[Facts]) -> tuple[int, bool]:
             return middle, True
         low, high = (low, middle) if order == 1 else (middle + 1, high)
     return low, False
+
+
+def _threads(pid: int, proc: Procfs) -> list[int]:
+    try:
+        return proc.threads(pid)
+    except OSError:
+        return []
 
 
 def _same_mm(pid: int, ordered: list[Facts]) -> Facts | None:

@@ -22,6 +22,7 @@ from memreap.reap.target import Target
 READ_TIMEOUT_S = 1.0
 READ_TIMEOUT_AFTER_HANGS_S = 0.1  # once the machine has shown that it hangs
 HANGS_BEFORE_HASTE = 3
+BREAKS_MAX = 1
 _PID = struct.Struct("q")
 
 
@@ -43,6 +44,7 @@ class Survey:
     gone: list[int] = field(default_factory=list)
     ancestors: frozenset[int] = frozenset()  # of whoever asked, itself among them
     errors: list[str] = field(default_factory=list)
+    complete: bool = False  # whether the last worker said that it was done
 
     def known(self) -> set[int]:
         """Every process that need not be read again."""
@@ -52,6 +54,10 @@ class Survey:
     def note(self, message: object, fds: list[int]) -> None:
         """Take one message of the worker."""
         match message:
+            case {"done": True}:
+                self.complete = True
+            case {"facts": dict(raw)} if not fds:
+                self.unreadable[raw["pid"]] = os.strerror(errno.EMFILE)
             case {"facts": dict(raw), "victim": int(victim)}:
                 self.sharers.setdefault(victim, []).append(Found(Facts.from_message(raw), fds[0]))
             case {"facts": dict(raw)}:
@@ -88,6 +94,7 @@ class _Reader:
         found = [*before, *self.find(done, line)]
         if self.shared:
             self.share(found, done, line)
+        line.say({"done": True})
 
     def ask_ancestors(self, line: Line) -> None:
         """Say who must not be meant: whoever asked, and its ancestors."""
@@ -95,9 +102,9 @@ class _Reader:
 
     def find(self, done: set[int], line: Line) -> list[Facts]:
         """Say the facts of each process that is meant."""
+        done = done | {os.getpid()}  # this worker may well stand in what it looks at
         unseen = [pid for pid in self.target.pids(self.proc) if pid not in done]
         found = [self._try(pid, line, {}) for pid in unseen]
-        self.look_at(0)
         return [facts for facts in found if facts is not None]
 
     def share(self, victims: list[Facts], done: set[int], line: Line) -> None:
@@ -108,7 +115,6 @@ class _Reader:
                 line.say({"victim": victim, "is": pid})
             elif pid not in done:
                 self._try(pid, line, {"victim": victim})
-        self.look_at(0)
 
     def _try(self, pid: int, line: Line, more: dict[str, object]) -> Facts | None:
         self.look_at(pid)
@@ -119,6 +125,8 @@ class _Reader:
             line.say({"gone": pid})
         except OSError as error:
             line.say({"unreadable": pid, "why": error.strerror})
+        finally:
+            self.look_at(0)
         return None
 
     def say(self, pid: int, line: Line, more: dict[str, object]) -> Facts:
@@ -145,6 +153,8 @@ def open_pidfd(pid: int) -> int:
     """Open a pidfd; a number that is no process's raises ProcessLookupError. pidfd_open(2)"""
     try:
         return os.pidfd_open(pid)
+    except OverflowError:
+        raise ProcessLookupError(errno.ESRCH, "no such process") from None
     except OSError as error:
         # A thread's number gives EINVAL, or ENOENT from 6.9 on: not a process.
         if error.errno in (errno.EINVAL, errno.ENOENT):
@@ -166,15 +176,21 @@ def survey(
     """
     result = Survey()
     reader = _Reader(target, proc or Procfs(), shared, among)
-    hangs = 0
+    hangs = broken = 0
     while True:
         before = [found.facts for found in result.found]
         worker = Worker(partial(reader.run, before, result.known()))
         timeout_s = READ_TIMEOUT_S if hangs < HANGS_BEFORE_HASTE else READ_TIMEOUT_AFTER_HANGS_S
         hung_on = _hear(worker, result, reader.now_reading, timeout_s)
         worker.give_up()
-        if hung_on is None:
+        if hung_on is None and (result.complete or result.errors):
             return result
+        if hung_on is None:  # killed halfway: by the machine, for its memory
+            broken += 1
+            if broken > BREAKS_MAX:
+                result.errors.append("whoever looked was killed halfway: some may be missing")
+                return result
+            continue
         if hung_on == 0:  # between two reads: in a comparison, or in what the target means
             result.errors.append("looking for processes hangs: some may be missing")
             return result

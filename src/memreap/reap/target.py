@@ -17,7 +17,7 @@ TREE_SCANS_MAX = 8
 
 
 class Target(Protocol):
-    """Some processes, by one name."""
+    """Some processes, by one name; ``str`` gives it as people write it."""
 
     def pids(self, proc: Procfs) -> list[int]:
         """Who may be meant; may read, in a worker, files that hang."""
@@ -41,12 +41,16 @@ class Pids:
     def pids(self, proc: Procfs) -> list[int]:
         """Those numbers, whether or not there is such a process."""
         del proc
-        return list(self.numbers)
+        return list(dict.fromkeys(self.numbers))
 
     def means(self, pid: int, proc: Procfs) -> bool:
         """Whether it is one of the numbers."""
         del proc
         return pid in self.numbers
+
+    def __str__(self) -> str:
+        """As people write it."""
+        return " ".join(map(str, self.numbers))
 
     def newcomers(self, known: set[int], proc: Procfs) -> list[int]:
         """Nobody: a number means one process."""
@@ -74,6 +78,10 @@ class Tree:
         """Everyone ``pids`` gave."""
         del pid, proc
         return True
+
+    def __str__(self) -> str:
+        """As people write it."""
+        return f"--tree {self.root}"
 
     def newcomers(self, known: set[int], proc: Procfs) -> list[int]:
         """Children that were forked since; to be asked before the kill, not after."""
@@ -105,6 +113,10 @@ class Cgroup:
         del pid, proc
         return True
 
+    def __str__(self) -> str:
+        """As people write it."""
+        return f"--cgroup {self.directory}"
+
     def newcomers(self, known: set[int], proc: Procfs) -> list[int]:
         """Members that came since; the group is gone when its last member is."""
         del proc
@@ -127,6 +139,10 @@ class Match:
         """Whether its command line is found. Waits for mmap_lock."""
         line = proc.cmdline(pid)
         return bool(line) and re.search(self.regex, line) is not None
+
+    def __str__(self) -> str:
+        """As people write it."""
+        return f"--match {self.regex}"
 
     def newcomers(self, known: set[int], proc: Procfs) -> list[int]:
         """Nobody: who matches later was not meant when it was asked."""

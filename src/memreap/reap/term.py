@@ -1,44 +1,57 @@
 """SIGTERM first: some seconds in which a victim may save its work and leave by itself."""
 
+import contextlib
 import select
 import signal
 import time
+from dataclasses import dataclass, field
 
 from memreap.reap import release
 from memreap.reap.outcome import Outcome
 from memreap.reap.victim import Victim
 
 
-def ask(victims: list[Victim], patience_s: float) -> tuple[list[Outcome], list[Victim]]:
-    """Send SIGTERM to all, and wait: (who left, whom SIGKILL must end). Takes ``patience_s``.
+@dataclass(slots=True)
+class Asked:
+    """What became of those who were asked to go."""
+
+    left: list[Outcome] = field(default_factory=list)
+    stayed: list[Victim] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def ask(victims: list[Victim], patience_s: float, interrupt: int) -> Asked:
+    """Send SIGTERM to all, and wait for ``patience_s`` or until ``interrupt`` is readable.
 
     Only the whole exit of a victim and its sharers counts: memory is not back before.
     """
     start_s = time.monotonic()
-    waiting = {victim.pid: (victim, set(victim.pidfds)) for victim in victims}
     for victim in victims:
         for pidfd in victim.pidfds:
-            _send(pidfd)
-    left: list[Outcome] = []
-    while waiting and (remaining_s := start_s + patience_s - time.monotonic()) > 0:
-        fds = [fd for _, alive in waiting.values() for fd in alive]
-        poll = select.poll()
-        for fd in fds:
-            poll.register(fd, select.POLLIN)
-        gone = {fd for fd, _ in poll.poll(remaining_s * 1000)}
-        for victim, alive in list(waiting.values()):
-            alive.difference_update(gone)
-            if not alive:
-                del waiting[victim.pid]
-                left.append(_left(victim, time.monotonic() - start_s))
-    return left, [victim for victim, _ in waiting.values()]
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+    asked = Asked()
+    alive = {victim.pid: set(victim.pidfds) for victim in victims}
+    while any(alive.values()) and not asked.interrupted:
+        remaining_s = start_s + patience_s - time.monotonic()
+        if remaining_s <= 0:
+            break
+        gone = _wait({interrupt, *(fd for fds in alive.values() for fd in fds)}, remaining_s)
+        asked.interrupted = interrupt in gone
+        for victim in victims:
+            fds = alive[victim.pid]
+            if fds and fds <= gone:
+                asked.left.append(_left(victim, time.monotonic() - start_s))
+            fds -= gone
+    asked.stayed = [victim for victim in victims if alive[victim.pid]]
+    return asked
 
 
-def _send(pidfd: int) -> None:
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-    except ProcessLookupError:
-        return
+def _wait(fds: set[int], timeout_s: float) -> set[int]:
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, _ in poll.poll(timeout_s * 1000 + 1)}
 
 
 def _left(victim: Victim, seconds: float) -> Outcome:

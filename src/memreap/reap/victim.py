@@ -71,9 +71,9 @@ class Victim:
         return [self.pidfd, *(found.pidfd for found in self.sharers)]
 
     @property
-    def tids(self) -> list[int]:
-        """Every thread that must go through exit_mm before the mm is gone."""
-        return [*self.facts.tids, *(tid for found in self.sharers for tid in found.facts.tids)]
+    def processes(self) -> list[tuple[int, int]]:
+        """The same, as (pid, pidfd)."""
+        return list(zip(self.pids, self.pidfds, strict=True))
 
     @property
     def memory(self) -> Memory:
@@ -99,13 +99,18 @@ def identify(
     ``start_ticks``: when it must have been started (field 22 of /proc/PID/stat), where the number
     was noted earlier: another process may have it now. ``among``: see ``survey``.
     """
-    seen = survey(Pids((pid,)), proc, among=among)
-    if seen.found and start_ticks not in (None, seen.found[0].facts.start_ticks):
-        raise Refused(pid, seen.found[0].facts.comm, f"pid {pid} is another process now")
-    victims, refused = admit(seen, Pids((pid,)), force=force)
+    target = Pids((pid,))
+    seen = survey(target, proc, among=among)
+    victims, refused = admit(seen, target, force=force)
     if refused:
         raise refused[0]
-    return victims[0]
+    if not victims:
+        raise Refused(pid, "", "; ".join(seen.errors) or "it could not be looked at")
+    (victim,) = victims
+    if start_ticks not in (None, victim.facts.start_ticks):
+        victim.close()
+        raise Refused(pid, victim.facts.comm, f"pid {pid} is another process now")
+    return victim
 
 
 def admit(seen: Survey, target: Target, *, force: bool) -> tuple[list[Victim], list[Refused]]:
@@ -118,7 +123,10 @@ def admit(seen: Survey, target: Target, *, force: bool) -> tuple[list[Victim], l
     merged = {found.facts.pid for group in seen.sharers.values() for found in group}
     for found in seen.found:
         facts = found.facts
-        if facts.pid in merged or (isinstance(target, Match) and facts.pid in rules.spared):
+        if facts.pid in merged:
+            continue
+        if isinstance(target, Match) and facts.pid in rules.spared:
+            os.close(found.pidfd)
             continue
         sharers = tuple({f.facts.pid: f for f in seen.sharers.get(facts.pid, ())}.values())
         reason = rules.refusal(found)
@@ -126,6 +134,8 @@ def admit(seen: Survey, target: Target, *, force: bool) -> tuple[list[Victim], l
             why = rules.refusal(sharer)
             reason = reason or (why and f"shares its memory with pid {sharer.facts.pid}: {why}")
         if reason:
+            for one in (found, *sharers):
+                os.close(one.pidfd)
             refused.append(Refused(facts.pid, facts.comm, reason))
         else:
             victims.append(Victim(facts, found.pidfd, sharers, rules))

@@ -9,11 +9,11 @@ import select
 import time
 from collections.abc import Callable, Sequence
 
-from memreap.linux.procfs import Memory, Procfs
+from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Worker
+from memreap.reap import facts
 from memreap.reap import hold as hold_
 from memreap.reap.execution import Execution
-from memreap.reap.facts import Facts
 from memreap.reap.outcome import Outcome
 from memreap.reap.survey import Found
 from memreap.reap.target import Target
@@ -36,12 +36,13 @@ class Volley:
         self.pending = [Execution(victim, hold, timeout_s) for victim in victims]
         self.outcomes: list[Outcome] = []
         self._unreaped: list[Execution] = []
+        self._unsaid: list[Outcome] = []  # of newcomers that were refused
 
     def fire(self) -> None:
         """Kill every victim; returns when all have their SIGKILL, not when they are gone."""
         now_s = time.monotonic()
         if len(self.pending) == 1:
-            self.pending[0].start(now_s)
+            self._start_one(self.pending[0], now_s)
             return
         by_size = sorted(self.pending, key=lambda ex: -ex.victim.memory.rss_bytes)
         reaped, self._unreaped = by_size[:REAPERS_MAX], by_size[REAPERS_MAX:]
@@ -55,8 +56,14 @@ class Volley:
             for execution in self.pending:
                 execution.kill()
         finally:
-            os.close(shut)
+            os.close(shut)  # the reapers reap; where nobody was killed, they undo the boost
             os.close(go)
+
+    def _start_one(self, execution: Execution, now_s: float) -> None:
+        try:
+            execution.start(now_s)
+        except OSError:  # no worker can be had: killed without one
+            execution.kill()
 
     def _wait_ready(self, executions: list[Execution], deadline_s: float) -> None:
         poll = select.poll()
@@ -70,10 +77,13 @@ class Volley:
             for execution in executions:
                 execution.advance(time.monotonic())
 
-    def sweep(self, target: Target, rules: Rules) -> None:
-        """Kill who joined the target since: forks that the first shot could not know."""
-        known = {pid for ex in self.pending for pid in ex.victim.pids}
-        known |= {outcome.pid for outcome in self.outcomes} | Worker.living | rules.spared
+    def sweep(self, target: Target, rules: Rules, known: set[int]) -> None:
+        """Kill who joined the target since: forks that the first shot could not know.
+
+        ``known``: whom not to look at again: victims, and those that were refused.
+        """
+        known |= {pid for ex in self.pending for pid in ex.victim.pids}
+        known |= Worker.living | rules.spared
         for _ in range(SWEEPS_MAX):
             fresh = target.newcomers(known, Procfs())
             if not fresh:
@@ -84,21 +94,32 @@ class Volley:
 
     def _shoot_newcomer(self, pid: int, target: Target, rules: Rules) -> None:
         """Kill one at once, by what can be read of a live process without pinning anything."""
-        with contextlib.suppress(OSError):
+        try:
             pidfd = os.pidfd_open(pid)
+        except OSError:
+            return
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, pidfd)
             # Only now that the pidfd is open is the number sure to mean a member.
             if pid not in target.newcomers(set(), Procfs()):
-                os.close(pidfd)
                 return
-            found = Found(_quick_facts(pid), pidfd)
+            try:
+                found = Found(facts.quick(pid, Procfs()), pidfd)
+            except OSError:
+                return
             reason = rules.refusal(found)
             if reason:
-                os.close(pidfd)
-                self.outcomes.append(Outcome(pid, found.facts.comm, "refused", reason))
+                self._unsaid.append(Outcome(pid, found.facts.comm, "refused", reason))
                 return
+            stack.pop_all()
             execution = Execution(Victim(found.facts, pidfd, (), rules), "never", self._timeout_s)
             execution.kill()
             self.pending.append(execution)
+
+    @property
+    def outcomes_waiting(self) -> bool:
+        """Whether ``advance`` has something to tell at once."""
+        return bool(self._unsaid)
 
     def fds(self) -> list[int]:
         """What to poll for reading."""
@@ -113,7 +134,7 @@ class Volley:
 
     def advance(self, now_s: float) -> list[Outcome]:
         """Take in what happened; gives the outcomes that are new. Never blocks."""
-        fresh = []
+        fresh, self._unsaid = self._unsaid, []
         for execution in list(self.pending):
             execution.advance(now_s)
             if execution.outcome is not None:
@@ -137,25 +158,8 @@ class Volley:
 
     def give_up(self, reason: str) -> list[Outcome]:
         """End now: every pending victim is recorded as it stands."""
-        ended = [execution.give_up(reason) for execution in self.pending]
+        ended = [*self._unsaid, *(execution.give_up(reason) for execution in self.pending)]
+        self._unsaid = []
         self.pending.clear()
         self.outcomes.extend(ended)
         return ended
-
-
-def _quick_facts(pid: int) -> Facts:
-    proc = Procfs()
-    return Facts(
-        pid=pid,
-        start_ticks=0,
-        comm=proc.comm(pid),
-        state="?",
-        ppid=0,
-        kernel_thread=False,
-        tids=(pid,),
-        thread_states="?",
-        oom_score=0,
-        oom_score_adj=proc.oom_score_adj(pid),
-        memory=Memory(),
-        usage_file=None,
-    )

@@ -156,7 +156,7 @@ class Killing:
         except OSError:  # no worker can be had to look at it: at least it dies
             self._kill(identity)
             return None
-        return Execution(victim, timeout_s=TIMEOUT_S)
+        return Execution(victim, timeout_s=TIMEOUT_S, among=self._tree_pids)
 
     def _kill(self, identity: Identity) -> None:
         pidfd = _signal(identity, signal.SIGKILL, self._procfs)

@@ -1,0 +1,123 @@
+"""Which room may know which: the design's "never" list, held by the import graph."""
+
+import ast
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import grimp
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "memreap"
+ROOMS = sorted(
+    {path.stem if path.is_file() else path.name for path in SOURCE.iterdir()}
+    - {"__init__", "__main__", "__pycache__", "py"}
+)
+ACTING = ("os", "time", "random", "socket", "subprocess")
+OUTSIDE_THE_STANDARD_LIBRARY = "*"
+
+
+@dataclass(frozen=True)
+class Never:
+    """No module of ``room`` (but ``but``) imports any of ``forbidden``."""
+
+    room: str
+    forbidden: tuple[str, ...]
+    but: tuple[str, ...] = ()
+
+
+def rooms_but(*own: str) -> tuple[str, ...]:
+    return tuple(f"memreap.{room}" for room in ROOMS if room not in own)
+
+
+NEVER = {
+    "decide acts": Never("memreap.decide", (*ACTING, *rooms_but("decide"))),
+    "linux knows us": Never("memreap.linux", rooms_but("linux")),
+    "victims know more than linux": Never("memreap.victims", rooms_but("victims", "linux")),
+    "check knows memory management": Never("memreap.check", ("memreap.mm",)),
+    "the core needs a package": Never("memreap.guard.core", (OUTSIDE_THE_STANDARD_LIBRARY,)),
+    "anyone calls the command line": Never(
+        "memreap", ("memreap.cli",), but=("memreap.cli", "memreap.__main__")
+    ),
+    "reap looks up": Never(
+        "memreap.reap",
+        tuple(f"memreap.{room}" for room in ("run", "guard", "kill", "report", "cli", "demo")),
+    ),
+}
+
+
+def below(module: str, room: str) -> bool:
+    return module == room or module.startswith(room + ".")
+
+
+def is_forbidden(imported: str, never: Never, package: str) -> bool:
+    if OUTSIDE_THE_STANDARD_LIBRARY in never.forbidden:
+        top = imported.partition(".")[0]
+        return top != package and top not in sys.stdlib_module_names
+    return any(below(imported, room) for room in never.forbidden)
+
+
+def violations(graph: grimp.ImportGraph, never: Never, package: str = "memreap") -> list[str]:
+    """Every forbidden import, as "importer -> imported". A room that is not there has none."""
+    return sorted(
+        f"{module} -> {imported}"
+        for module in graph.modules
+        if below(module, never.room) and not any(below(module, other) for other in never.but)
+        for imported in graph.find_modules_directly_imported_by(module)
+        if is_forbidden(imported, never, package)
+    )
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("memreap", include_external_packages=True, cache_dir=None)
+
+
+@pytest.mark.parametrize("rule", sorted(NEVER))
+def test_never(graph: grimp.ImportGraph, rule: str) -> None:
+    assert violations(graph, NEVER[rule]) == []
+
+
+def test_the_graph_sees_our_rooms_and_the_standard_library(graph: grimp.ImportGraph) -> None:
+    assert {"memreap.linux.syscalls", "memreap.reap.execution", "os", "click"} <= graph.modules
+
+
+PLANTED = {
+    "decide/late.py": "def now():\n    import time\n    return time\n",
+    "decide/rude.py": "from planted.linux import kernel\n",
+    "linux/kernel.py": "import os\n",
+    "guard/core.py": "import os\nimport click\nfrom planted.linux import kernel\n",
+    "helper.py": "import planted.cli\n",
+    "cli.py": "",
+    "__main__.py": "import planted.cli\n",
+}
+
+
+def test_a_planted_violation_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, source in PLANTED.items():
+        file = tmp_path / "planted" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (file.parent / "__init__.py").touch()
+        file.write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    graph = grimp.build_graph("planted", include_external_packages=True, cache_dir=None)
+    forbidden = ("time", "planted.linux")
+    assert violations(graph, Never("planted.decide", forbidden), "planted") == [
+        "planted.decide.late -> time",
+        "planted.decide.rude -> planted.linux.kernel",
+    ]
+    core = Never("planted.guard.core", (OUTSIDE_THE_STANDARD_LIBRARY,))
+    assert violations(graph, core, "planted") == ["planted.guard.core -> click"]
+    cli = Never("planted", ("planted.cli",), but=("planted.cli", "planted.__main__"))
+    assert violations(graph, cli, "planted") == ["planted.helper -> planted.cli"]
+    assert violations(graph, Never("planted.linux", ("planted.decide",)), "planted") == []
+    assert violations(graph, Never("planted.not_yet", ("os",)), "planted") == []
+
+
+@pytest.mark.parametrize(
+    "file", sorted(SOURCE.rglob("*.py")), ids=lambda f: str(f.relative_to(SOURCE))
+)
+def test_a_file_begins_with_what_it_is(file: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(file.read_text()))
+    assert docstring
+    assert docstring.splitlines()[0].strip()
