@@ -61,7 +61,8 @@ def kill(options: KillOptions) -> int:
     targets = _targets(options)
     _lift_descriptor_limit()
     try:
-        group = Group.of(targets, force=options.force)
+        with scheduling.watching():  # a fork bomb must not outrun those who look
+            group = Group.of(targets, force=options.force)
     except KeyboardInterrupt:
         print("memreap: interrupted before anything was signalled", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -12,12 +12,13 @@ import struct
 from dataclasses import dataclass, field
 from functools import partial
 
+from memreap.linux import scheduling
 from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Line, Worker
 from memreap.reap import facts as facts_
 from memreap.reap.facts import Facts
 from memreap.reap.sharers import sharers
-from memreap.reap.target import Target
+from memreap.reap.target import Match, Target
 
 READ_TIMEOUT_S = 1.0
 READ_TIMEOUT_AFTER_HANGS_S = 0.1  # once the machine has shown that it hangs
@@ -90,6 +91,8 @@ class _Reader:
 
     def run(self, before: list[Facts], done: set[int], line: Line) -> None:
         """Find, then look for sharers; ``before``: what workers found that hung later on."""
+        if not isinstance(self.target, Match):  # a regular expression may take all the time it gets
+            scheduling.realtime(0, scheduling.REAPER_PRIORITY)
         self.ask_ancestors(line)
         found = [*before, *self.find(done, line)]
         if self.shared:
