@@ -46,7 +46,7 @@ types: $(VENV)/ready ## Strict types
 	@$(BIN)/mypy
 
 bench: $(VENV)/ready ## Everything measured side by side, with ratios (root; some minutes)
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench --markdown docs/bench.md
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info

@@ -3,26 +3,30 @@
 import json
 import os
 import platform
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from bench import command, peers, race, victims
-from bench.row import Row, median
+from bench.paper import Paper
 from memreap import size
 from memreap.linux.procfs import Procfs
 from memreap.size import seconds
+
+HEAD = """# Measured
+
+`make bench`, as root, writes this page: every row side by side in one run, medians (lowest ..
+highest). *Theirs* and *memreap* are times from SIGKILL sent to 99 % of the memory back, by the
+victim's memory cgroup. *Ratio* is of the medians, *promised* the highest that we set out for.
+"""
 
 RACE_KILLS = 1000
 RACE_TARGET = 0.999
 STARTUP_TARGET_S = 0.060
 IDLE_TARGET = 0.001
 
-console = Console(width=150, highlight=False)
+paper = Paper()
 
 
 def machine() -> str:
@@ -32,39 +36,8 @@ def machine() -> str:
     return f"Linux {platform.release()}, {os.cpu_count()} CPUs, {memory}, CPython {python}"
 
 
-def show(title: str, rows: Iterator[Row]) -> list[dict[str, object]]:
-    """Print rows as a table once they are all there; say on stderr where we are."""
-    table = Table(title=title, title_justify="left", box=None)
-    for heading in ("", "AGAINST", "THEIRS", "MEMREAP", "RATIO", "PROMISED", "KEPT"):
-        table.add_column(heading, justify="left" if heading in ("", "AGAINST") else "right")
-    records = []
-    for row in rows:
-        print(f"  measured: {row.what} ({row.baseline})", file=sys.stderr)
-        ratio = "-" if row.ratio is None else f"{row.ratio:.3g}"
-        target = "-" if row.target is None else f"{row.target:g}"
-        kept = {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}[row.met]
-        table.add_row(
-            row.what, row.baseline, _cell(row.theirs), _cell(row.ours), ratio, target, kept
-        )
-        if row.note:
-            table.add_row(f"  [dim]{row.note}[/]")
-        records.append(row.as_dict())
-    console.print(table, "")
-    return records
-
-
-def _cell(values: list[float | None]) -> str:
-    """Median, and the spread: lowest to highest."""
-    middle = median(values)
-    known = [value for value in values if value is not None]
-    if middle is None:
-        return f"never ({len(values)} runs)"
-    return f"{seconds(middle)} ({seconds(min(known))} .. {seconds(max(known))})"
-
-
 def _figure(what: str, value: str, target: str, kept: bool, **record: object) -> dict[str, object]:
-    word = "[green]kept[/]" if kept else "[red]not kept[/]"
-    console.print(f"{what}: [bold]{value}[/] (promised {target}: {word})")
+    paper.line(f"{what}: {value} (promised {target}: {'kept' if kept else 'not kept'})")
     return {"what": what, "met": kept, **record}
 
 
@@ -88,14 +61,16 @@ def _command(quick: bool) -> list[dict[str, object]]:
     what = "memreap run on an idle tree, of one CPU"
     kept = share <= IDLE_TARGET
     records.append(_figure(what, f"{share:.3%}", "0.1 % at most", kept, share=share))
-    return records + show("Caught before twice the budget", iter([command.overshoot(quick)]))
+    return records + paper.rows("Caught before twice the budget", iter([command.overshoot(quick)]))
 
 
 PARTS: dict[str, Callable[[bool], list[dict[str, object]]]] = {
-    "victims": lambda quick: show(
+    "victims": lambda quick: paper.rows(
         "Time to release, from SIGKILL to 99 % back", victims.rows(quick)
     ),
-    "peers": lambda quick: show("Beside earlyoom, each alone with the victim", peers.rows(quick)),
+    "peers": lambda quick: paper.rows(
+        "Beside earlyoom, each alone with the victim", peers.rows(quick)
+    ),
     "race": _race,
     "command": _command,
 }
@@ -105,22 +80,27 @@ PARTS: dict[str, Callable[[bool], list[dict[str, object]]]] = {
 @click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Just these parts.")
 @click.option("--quick", is_flag=True, help="Few runs each: a look, not a result.")
 @click.option("--json", "json_path", type=click.Path(), help="Write every figure to a file.")
-def main(only: tuple[str, ...], quick: bool, json_path: str | None) -> None:
+@click.option("--markdown", "markdown_path", type=click.Path(), help="Write a page for the docs.")
+def main(
+    only: tuple[str, ...], quick: bool, json_path: str | None, markdown_path: str | None
+) -> None:
     """Measure memreap beside SIGKILL alone and earlyoom, in one run."""
     if os.geteuid() != 0:
         raise click.ClickException("needs root: cgroups and tracepoints are what it measures by")
     start_s = time.monotonic()
-    console.print(machine(), "")
+    paper.line(machine())
     records: dict[str, object] = {"machine": machine()}
     for name in only or PARTS:
         try:
             records[name] = PARTS[name](quick)
         except (OSError, RuntimeError) as error:
-            console.print(f"[red]left out: {name}: {error}[/]")
-    console.print(f"took {time.monotonic() - start_s:.0f} s")
+            paper.line(f"left out: {name}: {error}")
+    paper.line(f"The whole run took {time.monotonic() - start_s:.0f} s.")
     if json_path:
         with open(json_path, "w") as file:
             json.dump(records, file, indent=1)
+    if markdown_path:
+        paper.save(markdown_path, HEAD)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 import statistics
 from dataclasses import asdict, dataclass, field
 
+from memreap.size import seconds
+
 
 @dataclass(slots=True)
 class Row:
-    """Times in seconds; a run without a release within the limit is None."""
+    """Times in seconds, or another unit; a run without a release within the limit is None."""
 
     what: str
     baseline: str  # what the other side is
@@ -14,6 +16,7 @@ class Row:
     ours: list[float | None] = field(default_factory=list)
     target: float | None = None  # the highest ratio of medians, ours to theirs
     note: str = ""
+    unit: str = "s"
 
     @property
     def ratio(self) -> float | None:
@@ -30,6 +33,33 @@ class Row:
         if ratio is None:  # theirs never released: only ours must
             return median(self.ours) is not None and median(self.theirs) is None
         return ratio <= self.target
+
+    def cells(self) -> list[str]:
+        """What, against, theirs, ours, ratio, promised, kept: as they are shown."""
+        ratio = "-" if self.ratio is None else f"{self.ratio:.3g}"
+        target = "-" if self.target is None else f"{self.target:g}"
+        kept = {True: "yes", False: "no", None: "-"}[self.met]
+        return [
+            self.what,
+            self.baseline,
+            self._cell(self.theirs),
+            self._cell(self.ours),
+            ratio,
+            target,
+            kept,
+        ]
+
+    def _cell(self, values: list[float | None]) -> str:
+        """Median, and the spread: lowest to highest."""
+        middle = median(values)
+        known = [value for value in values if value is not None]
+        if middle is None:
+            return f"never ({len(values)} runs)"
+        low, high = self._figure(min(known)), self._figure(max(known))
+        return f"{self._figure(middle)} ({low} .. {high})"
+
+    def _figure(self, value: float) -> str:
+        return seconds(value) if self.unit == "s" else f"{value:.3g} {self.unit}"
 
     def as_dict(self) -> dict[str, object]:
         """As JSON."""

@@ -10,6 +10,8 @@ go as soon as the reap is under way, so that the victim's exit and the reap work
 be known before the kill without a read that could hang:
 - an AIO context exists on the machine (/proc/sys/fs/aio-nr above 0): the exit may wait in exit_aio;
 - a thread of the victim is in state D: it hangs already;
+- the victim is one thread, asleep: woken by SIGKILL, it runs to exit_mm without a stop, and an
+  interrupt on our side is enough to lose (one in some hundred kills on a virtual machine);
 - several victims are killed at once: the last ones would be gone before their reap;
 - SCHED_FIFO is not permitted: somebody may run between the kill and the reap.
 """
@@ -36,15 +38,14 @@ def wanted(mode: Mode, facts: Facts, *, several: bool, realtime: bool, aio_nr: i
     """Why this victim should be held; None where it should not."""
     if mode != "auto":
         return "asked for" if mode == "always" else None
-    if "D" in facts.thread_states:
-        return "a thread in state D"
-    if aio_nr > 0:
-        return "AIO contexts on this machine"
-    if several:
-        return "several victims"
-    if not realtime:
-        return "SCHED_FIFO is not permitted"
-    return None
+    reasons = (
+        ("D" in facts.thread_states, "a thread in state D"),
+        (aio_nr > 0, "AIO contexts on this machine"),
+        (several, "several victims"),
+        (not realtime, "SCHED_FIFO is not permitted"),
+        (facts.thread_states in ("S", "I"), "one thread, asleep"),
+    )
+    return next((reason for holds, reason in reasons if holds), None)
 
 
 class Hold(threading.Thread):
