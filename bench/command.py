@@ -5,10 +5,12 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from bench.row import Row
 from bench.tracer import Tracer, tracer
 
+COMMAND = Path(sys.executable).parent / "memreap"
 STARTUP_RUNS = 21
 IDLE_SHORT_S, IDLE_LONG_S = 1.0, 21.0
 BUDGET_BYTES = 300 << 20
@@ -35,7 +37,7 @@ def _one_kill(trace: Tracer) -> float:
         time.sleep(0.02)
         trace.clear()
         start_s = time.monotonic()
-        argv = [sys.executable, "-m", "memreap", "kill", "--quiet", str(victim.pid)]
+        argv = [str(COMMAND), "kill", "--quiet", str(victim.pid)]
         subprocess.run(argv, check=True, env=ENVIRON)
         (sent_s,) = [at_s for at_s, pid in trace.kills() if pid == victim.pid]
     return sent_s - start_s

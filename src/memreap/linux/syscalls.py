@@ -10,7 +10,6 @@ ever: it gives the GIL away, and belongs into a process that may be given up.
 
 import ctypes
 import os
-import platform
 import signal
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -33,7 +32,7 @@ _NUMBERS = {
     "ppc64le": (354, 313, 227, 230),
     "s390x": (343, 322, 243, 246),
 }
-NR_KCMP, NR_SIGNALFD4, NR_IO_SETUP, NR_IO_SUBMIT = _NUMBERS.get(platform.machine(), _GENERIC)
+NR_KCMP, NR_SIGNALFD4, NR_IO_SETUP, NR_IO_SUBMIT = _NUMBERS.get(os.uname().machine, _GENERIC)
 
 KCMP_VM = 1  # linux/kcmp.h
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
