@@ -1,5 +1,19 @@
-"""``python -m memreap``: the same as the ``memreap`` command."""
+"""The ``memreap`` command, and ``python -m memreap``."""
 
-from memreap.cli import main
+import sys
 
-main()
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line; an interrupt while it is still being loaded is no traceback."""
+    try:
+        from memreap.cli import main as run  # noqa: PLC0415
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

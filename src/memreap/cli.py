@@ -1,6 +1,7 @@
 """Arguments in, exit code out. Nothing is done here; each command imports what it needs."""
 
 import re
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -11,6 +12,7 @@ from memreap import __version__
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 TROUBLE_OF_RUN = 125
 SECONDS_MAX = 1e6
+INTERRUPTED = 130
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -67,8 +69,28 @@ class Seconds(click.ParamType[float]):
         except ValueError:
             seconds = -1.0
         if not self.least_s <= seconds <= SECONDS_MAX:
-            self.fail(f"not a time from {self.least_s:g} to {SECONDS_MAX:g} s: {value}", param, ctx)
+            self.fail(
+                f"not a number of seconds: {value} (more than 0, at most 1000000)", param, ctx
+            )
         return seconds
+
+
+class Ended(BaseException):
+    """SIGTERM or SIGHUP, for a command that must clean up before it ends."""
+
+    def __init__(self, number: int) -> None:
+        """``number``: the signal's."""
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+def _end_cleanly() -> None:
+    def end(number: int, frame: object) -> NoReturn:
+        del frame
+        raise Ended(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
 
 
 @click.group(context_settings=CONTEXT)
@@ -89,7 +111,7 @@ def memreap() -> None:
     """
 
 
-@memreap.command()
+@memreap.command(short_help="Kill processes and take their memory back.")
 @click.argument("pids", nargs=-1, type=click.IntRange(min=1), metavar="[PID]...")
 @click.option(
     "--cgroup",
@@ -177,7 +199,7 @@ def kill(json_: bool, **options: Any) -> None:
     sys.exit(code)
 
 
-@memreap.command(context_settings={"ignore_unknown_options": False})
+@memreap.command(short_help="Run a command under a memory budget.")
 @click.option(
     "-m",
     "--memory",
@@ -251,7 +273,7 @@ def run(protect: str | None, **options: Any) -> None:
     Exit codes:
       the command's own; 128+N where signal N ended it
       137 where the command itself was the victim (one line says so)
-      125 memreap's own trouble   126 not executable   127 not found
+      125 memreap's own trouble, wrong usage too   126 not executable   127 not found
 
     \b
     Examples:
@@ -291,17 +313,28 @@ def demo(json_: bool, svg_path: str | None) -> None:
     """
     from memreap.demo import show  # noqa: PLC0415
 
+    _end_cleanly()
     try:
         sys.exit(show.demo(as_json=json_, svg_path=svg_path))
     except KeyboardInterrupt:
-        _fail("interrupted; everything that was made is gone", 130)
+        _fail("interrupted; everything that was made is gone", INTERRUPTED)
     except (OSError, RuntimeError) as error:
         _fail(f"cannot show it here: {error}", 1)
 
 
 def main() -> None:
     """Entry point of the ``memreap`` command."""
-    memreap(prog_name="memreap")
+    try:
+        sys.exit(memreap.main(prog_name="memreap", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        context = getattr(error, "ctx", None)
+        of_run = context is not None and context.info_name == "run"
+        sys.exit(TROUBLE_OF_RUN if of_run else error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except Ended as signalled:
+        _fail(f"ended by {signalled}; everything that was made is gone", signalled.code)
 
 
 if __name__ == "__main__":

@@ -244,9 +244,7 @@ def _lift_descriptor_limit() -> None:
 
 def _would(victim: Victim) -> Outcome:
     sharers = tuple(found.facts.pid for found in victim.sharers)
-    return Outcome(
-        victim.pid, victim.facts.comm, "refused", "dry run: would be killed", sharers=sharers
-    )
+    return Outcome(victim.pid, victim.facts.comm, "refused", report.DRY_RUN, sharers=sharers)
 
 
 def _exit_code(outcomes: list[Outcome], group: Group) -> int:

@@ -14,6 +14,7 @@ from memreap.linux.procfs import printable
 from memreap.reap.outcome import Outcome
 from memreap.size import seconds
 
+DRY_RUN = "dry run: would be killed"
 _STYLE = {"exited": "green", "reaped": "green", "stuck": "bold red", "refused": "yellow"}
 
 
@@ -80,7 +81,7 @@ def _print_table(rows: list[Outcome]) -> None:
         table.add_row(
             str(row.pid),
             Text(printable(row.comm)),
-            Text(row.outcome, _STYLE[row.outcome]),
+            Text("would be killed" if row.reason == DRY_RUN else row.outcome, _STYLE[row.outcome]),
             size.show(row.released_bytes) if row.released_bytes else "-",
             seconds(row.seconds_to_release),
             seconds(row.seconds_to_exit),

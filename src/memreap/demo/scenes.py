@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from memreap.demo.janitor import janitor, relax
 from memreap.linux import cgroups
 from memreap.linux.procfs import Procfs
 from memreap.victims import Staged, stage
@@ -63,7 +64,7 @@ class Place:
 def staged(scene: Scene) -> Iterator[tuple[Staged, Path | None]]:
     """The victim, ready in its scene, and its memory cgroup if one could be made."""
     count = NEIGHBOURS_PER_CPU * (os.cpu_count() or 1) if scene.crowded else 0
-    with _place(scene) as place, contextlib.ExitStack() as stack:
+    with _place(scene) as place, janitor(place.groups), contextlib.ExitStack() as stack:
         victim = stack.enter_context(
             stage(
                 scene.kind,
@@ -73,11 +74,15 @@ def staged(scene: Scene) -> Iterator[tuple[Staged, Path | None]]:
                 neighbours=count,
             )
         )
+        # Only now that it is ready; the janitor takes both back.
         if place.cpu_group:
-            stack.enter_context(_throttled(place.cpu_group))
+            _throttle(place.cpu_group)
         if place.freezer_group:
-            stack.enter_context(_frozen(place.freezer_group))
-        yield victim, place.memory_group
+            (place.freezer_group / "freezer.state").write_text("FROZEN")
+        try:
+            yield victim, place.memory_group
+        finally:
+            relax(place.groups)
 
 
 @contextlib.contextmanager
@@ -96,28 +101,12 @@ def _place(scene: Scene) -> Iterator[Place]:
         yield Place(memory, freezer, cpu)
 
 
-@contextlib.contextmanager
-def _frozen(group: Path) -> Iterator[None]:
-    state = group / "freezer.state"
-    state.write_text("FROZEN")
-    try:
-        yield
-    finally:
-        state.write_text("THAWED")
-
-
-@contextlib.contextmanager
-def _throttled(group: Path) -> Iterator[None]:
-    """1 % of one CPU; taken back before the victim is cleared away."""
-    v2 = (group / "cpu.max").exists()
-    limit, value, off = (
-        ("cpu.max", "1000 100000", "max") if v2 else ("cpu.cfs_quota_us", "1000", "-1")
-    )
-    (group / limit).write_text(value)
-    try:
-        yield
-    finally:
-        (group / limit).write_text(off)
+def _throttle(group: Path) -> None:
+    """1 % of one CPU."""
+    if (group / "cpu.max").exists():
+        (group / "cpu.max").write_text("1000 100000")
+    else:
+        (group / "cpu.cfs_quota_us").write_text("1000")
 
 
 def left_out(possible: dict[str, str | None]) -> dict[str, str]:

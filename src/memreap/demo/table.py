@@ -15,6 +15,7 @@ from memreap.size import seconds
 
 PENDING = "..."
 SVG_WIDTH = 124
+WIDE = 118  # columns, from which on there is room for the reasons
 
 
 @dataclass(slots=True)
@@ -66,20 +67,23 @@ class Board:
     def save_svg(self, path: str, closing: list[str]) -> None:
         """The same as a picture. Raises OSError."""
         console = Console(record=True, width=SVG_WIDTH, file=io.StringIO(), highlight=False)
-        console.print(self._table())
+        console.print(self._table(wide=True))
         for line in closing:
             console.print(line)
         console.save_svg(path, title="memreap demo")
 
-    def _table(self) -> Table:
+    def _table(self, *, wide: bool = False) -> Table:
         table = Table(title="A process that was killed is not memory that was freed", box=None)
         table.title_justify, table.title_style = "left", "bold"
         table.add_column("VICTIM", no_wrap=True)
         table.add_column("SIGKILL ALONE", justify="right", no_wrap=True)
         table.add_column("MEMREAP", justify="right", no_wrap=True)
-        table.add_column("BECAUSE ALONE", style="dim")
+        why = wide or self.console.width >= WIDE
+        if why:
+            table.add_column("BECAUSE ALONE", style="dim", no_wrap=True)
         for row in self.rows:
-            table.add_row(row.name, row.alone, row.memreap, row.why)
+            cells = [row.name, row.alone, row.memreap, *([row.why] if why else [])]
+            table.add_row(*cells)
         return table
 
 

@@ -284,7 +284,9 @@ class Execution:
             return "the reap waits for the victim's mmap_lock"
         return "no reap"
 
-    def _released_bytes(self) -> int:
+    @property
+    def released_bytes(self) -> int:
+        """What is known to be back by now."""
         facts, evidence = self.victim.facts, self.evidence
         if self.released_s is None:
             return 0
@@ -301,7 +303,7 @@ class Execution:
             comm=self.victim.facts.comm,
             outcome=kind,
             reason=reason,
-            released_bytes=self._released_bytes() if kind != "refused" else 0,
+            released_bytes=self.released_bytes if kind != "refused" else 0,
             seconds_to_release=_since(killed_s, self.released_s),
             seconds_to_exit=_since(killed_s, self._exited_s),
             attempts=self.evidence.attempts if self.evidence else 0,

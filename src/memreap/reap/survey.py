@@ -24,6 +24,7 @@ READ_TIMEOUT_S = 1.0
 READ_TIMEOUT_AFTER_HANGS_S = 0.1  # once the machine has shown that it hangs
 HANGS_BEFORE_HASTE = 3
 BREAKS_MAX = 1
+PID_MAX = 1 << 62  # what is larger is nobody's number, but may be asked for
 _PID = struct.Struct("q")
 
 
@@ -87,7 +88,7 @@ class _Reader:
 
     def look_at(self, pid: int) -> None:
         """Let the parent know whom to name if this hangs."""
-        _PID.pack_into(self.now_reading, 0, pid)
+        _PID.pack_into(self.now_reading, 0, min(pid, PID_MAX))
 
     def run(self, before: list[Facts], done: set[int], line: Line) -> None:
         """Find, then look for sharers; ``before``: what workers found that hung later on."""

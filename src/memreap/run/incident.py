@@ -3,7 +3,6 @@
 Only the record lives here, as plain values that JSON carries.
 """
 
-import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -33,6 +32,7 @@ class Death:
     outcome: str = ""  # exited, reaped, stuck, refused, skipped, spared
     reason: str = ""
     seconds_to_release: float | None = None
+    released_bytes: int = 0
     members: list[dict[str, object]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, object]:
@@ -47,6 +47,7 @@ class Death:
             "outcome": self.outcome,
             "reason": self.reason,
             "seconds_to_release": self.seconds_to_release,
+            "released_bytes": self.released_bytes,
             "members": self.members,
             "candidates": ranked,
         }
@@ -79,8 +80,3 @@ class Incident:
             "helpless": self.helpless is not None,
             "victims": [death.as_dict() for death in self.deaths],
         }
-
-    def append_to(self, path: str) -> None:
-        """Add one line to a file. Raises OSError."""
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(self.as_dict()) + "\n")

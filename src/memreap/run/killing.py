@@ -101,11 +101,20 @@ class Killing:
         """Nothing more will happen."""
         return not self._pidfds and all(e.outcome is not None for e in self._executions)
 
+    @property
+    def released_bytes(self) -> int:
+        """What is known to be back by now."""
+        return sum(execution.released_bytes for execution in self._executions)
+
     def close(self) -> None:
-        """Let go of what is still waited for."""
+        """Let go of everyone, and of what is still waited for."""
         for pidfd in self._pidfds:
             os.close(pidfd)
         self._pidfds.clear()
+        for execution in self._executions:
+            execution.dismiss()
+            execution.victim.close()
+        self._executions.clear()
 
     def _execute(self, identity: Identity) -> None:
         """Kill and reap one."""
@@ -147,6 +156,7 @@ class Killing:
             )
             shared = self._protected.intersection(sharer_pids(victim))
             if shared:
+                victim.close()
                 reason = f"shares its mm with protected {min(shared)}"
                 raise Refused(identity.pid, victim.facts.comm, reason)
         except Refused as refusal:
@@ -177,6 +187,9 @@ class Termination:
         self.victim = victim
         sent = [_signal(identity, signal.SIGTERM, procfs) for identity in victim.members]
         self._pidfds = [pidfd for pidfd in sent if pidfd is not None]
+        for pidfd in self._pidfds:  # a stopped one could not act on it, as in timeout(1)
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(pidfd, signal.SIGCONT)
 
     def fds(self) -> list[int]:
         """Poll these for reading."""

@@ -4,8 +4,7 @@ Only words and records live here. They may be lost (a full disk, a closed termin
 on.
 """
 
-import contextlib
-import sys
+import json
 
 from memreap import size
 from memreap.decide.events import Candidate, Choice, Report, What
@@ -13,36 +12,38 @@ from memreap.linux.procfs import PAGE_SIZE_BYTES, printable
 from memreap.run.incident import Death, Incident
 from memreap.run.killing import Killing
 from memreap.run.options import RunOptions
+from memreap.run.voice import Ledger, finish, say
 from memreap.size import seconds
-
-
-def say(line: str) -> None:
-    """One line to the person at the terminal, whatever has become of it."""
-    with contextlib.suppress(OSError, ValueError):
-        print(f"memreap: {line}", file=sys.stderr, flush=True)
 
 
 def whom(victim: Candidate) -> str:
     """A victim, in words."""
-    name, held = printable(victim.name), size.show(victim.pages * PAGE_SIZE_BYTES)
+    name = printable(victim.name)
     if len(victim.members) > 1:
-        return f"{name} ({len(victim.members)} processes, {held})"
-    return f"{name} (pid {victim.identity.pid}, {held})"
+        return f"{name} ({len(victim.members)} processes)"
+    return f"{name} (pid {victim.identity.pid})"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """``1 incident``, ``no incidents``."""
+    word = noun if number == 1 else plural or f"{noun}s"
+    return f"{number or 'no'} {word}"
 
 
 class Narrator:
     """Keeps the incidents of one run, and tells of them."""
 
-    def __init__(self, options: RunOptions, means: str, command_pid: int) -> None:
-        """Nothing to tell yet."""
+    def __init__(self, options: RunOptions, means: str) -> None:
+        """Nothing to tell yet. Raises OSError where the incidents cannot be written."""
         self.peak_bytes = 0
         self._options = options
-        self._means = means
-        self._command_pid = command_pid
+        self.means = means
+        self.command_pid = 0
         self._incidents: list[Incident] = []
         self._open: Incident | None = None
-        self._killed_command = False
+        self.killed_command = False
         self._unwritten: list[Incident] = []
+        self._ledger = Ledger(options.json_path) if options.json_path else None
 
     def tell(self, report: Report) -> None:
         """Take one turn of an incident."""
@@ -58,12 +59,21 @@ class Narrator:
             case _:
                 self._ended(report)
 
+    def doomed(self, killing: Killing) -> None:
+        """Take note of who dies."""
+        self.killed_command |= self.command_pid in killing.doomed
+
+    def insists(self, victim: Candidate) -> None:
+        """A victim that was asked to go did not, or not in time."""
+        say(f"{whom(victim)}: still there after SIGTERM: killing")
+
     def follow(self, killing: Killing) -> None:
         """Take what became of a victim's processes, which may be later than the release."""
         for incident in self._incidents:
             for death in incident.deaths:
                 if death.victim == killing.victim:
                     death.members = [outcome.as_dict() for outcome in killing.outcomes]
+                    death.released_bytes = killing.released_bytes
                     kinds = [outcome.outcome for outcome in killing.outcomes]
                     if killing.finished and len(set(kinds)) == 1:
                         death.outcome = kinds[0]
@@ -72,12 +82,21 @@ class Narrator:
         """Sum up."""
         self._open = None
         self.write()
-        if self._killed_command and killed:
+        if self.killed_command and killed:
             say(f"the command itself was the victim: over its budget; exit code {code}")
+        hanging = [m for d in self._deaths() for m in d.members if m["outcome"] == "reaped"]
+        for member in hanging:
+            say(f"pid {member['pid']} still hangs in the kernel, its memory released")
         if left:
-            say(f"{left} process{'es' if left > 1 else ''} of its tree left running, unguarded")
+            say(f"{count(left, 'process', 'processes')} of its tree left running, unguarded")
         if not self._options.quiet:
             self._sum_up()
+        finish()
+        if self._ledger:
+            self._ledger.close()
+
+    def _deaths(self) -> list[Death]:
+        return [death for incident in self._incidents for death in incident.deaths]
 
     def _begin(self, report: Report) -> None:
         if self._open:
@@ -87,7 +106,7 @@ class Narrator:
             budget_bytes=self._options.budget_bytes,
             usage_bytes=report.usage_bytes,
             began_s=report.at_s,
-            means=self._means,
+            means=self.means,
         )
 
     def _chosen(self, report: Report) -> None:
@@ -98,14 +117,14 @@ class Narrator:
         self._open.deaths.append(
             Death(report.victim, report.choice, report.usage_bytes, report.at_s)
         )
-        self._killed_command |= any(m.pid == self._command_pid for m in report.victim.members)
         eligible = sum(r.score_pages is not None for r in report.choice.ranked)
         budget = size.show(self._options.budget_bytes)
         how = "asking to go" if self._options.on_limit == "term" else "killing"
-        used = size.show(report.usage_bytes)
+        used, held = size.show(report.usage_bytes), report.victim.pages * PAGE_SIZE_BYTES
+        why = f"the highest badness of {eligible}" if eligible > 1 else "the only candidate"
         say(
             f"over budget, {used} of {budget}: {how} {whom(report.victim)}, "
-            f"the highest badness of {eligible}"
+            f"{size.show(held)}, {why}"
         )
 
     def _keep(self) -> None:
@@ -128,11 +147,17 @@ class Narrator:
         death = self._open.deaths[-1]
         death.outcome, death.reason = report.what.value, report.reason
         took_s = report.at_s - death.chosen_s
-        if report.what is What.RELEASED:
-            death.seconds_to_release = took_s
-            say(f"{whom(report.victim)}: memory back {seconds(took_s)} after the decision")
-        else:
+        if report.what is not What.RELEASED:
             say(f"{whom(report.victim)}: {report.what}{': ' * bool(report.reason)}{report.reason}")
+            return
+        death.seconds_to_release = took_s
+        asked = self._options.on_limit == "term"
+        if asked and not death.members and not death.released_bytes:
+            death.outcome, death.reason = "exited", "left on SIGTERM"
+            say(f"{whom(report.victim)}: left on SIGTERM after {seconds(took_s)}")
+        else:
+            back = size.show(death.released_bytes) if death.released_bytes else "nothing of its own"
+            say(f"{whom(report.victim)}: {back} back {seconds(took_s)} after the decision")
 
     def _relieved(self, report: Report) -> None:
         if self._open:
@@ -143,26 +168,23 @@ class Narrator:
         """Write every incident that is over; when nobody's end is waited for any more."""
         over = [i for i in self._unwritten if i is not self._open]
         self._unwritten = [i for i in self._unwritten if i is self._open]
-        if self._options.json_path is None:
+        if self._ledger is None:
             return
         for incident in over:
             try:
-                incident.append_to(self._options.json_path)
+                self._ledger.append(json.dumps(incident.as_dict()))
             except OSError as error:
-                say(f"cannot write the record: {error}")
+                say(f"cannot write the record: {error.strerror}")
 
     def _sum_up(self) -> None:
-        deaths = [death for incident in self._incidents for death in incident.deaths]
-        peak = f"peak {size.show(self.peak_bytes)} of {size.show(self._options.budget_bytes)}"
-        say(
-            f"{peak}; {len(self._incidents) or 'no'} incident{'s' * (len(self._incidents) != 1)}, "
-            f"measured by {self._means}"
-        )
-        released = [d for d in deaths if d.seconds_to_release is not None]
-        if released:
-            total = sum(d.victim.pages for d in released) * PAGE_SIZE_BYTES
-            slowest = seconds(max(d.seconds_to_release or 0.0 for d in released))
-            say(f"{len(released)} killed, {size.show(total)} back, the slowest after {slowest}")
+        peak = f"peak seen {size.show(self.peak_bytes)} of {size.show(self._options.budget_bytes)}"
+        say(f"{peak}; {count(len(self._incidents), 'incident')}, measured by {self.means}")
+        gone = [d for d in self._deaths() if d.seconds_to_release is not None]
+        if gone:
+            killed = sum(max(1, len(d.members)) for d in gone)
+            back = size.show(sum(d.released_bytes for d in gone))
+            slowest = seconds(max(d.seconds_to_release or 0.0 for d in gone))
+            say(f"{count(killed, 'process', 'processes')} ended, {back} back, slowest {slowest}")
 
 
 def _why(choice: Choice | None) -> str:

@@ -4,6 +4,8 @@ Only the loop and the tying of the others live here. One thread, one poll: its t
 so there is no timer; what may wait is done in workers.
 """
 
+import errno
+import resource
 import select
 import time
 from signal import Signals
@@ -34,20 +36,23 @@ from memreap.run import snapshot
 from memreap.run.command import EXIT_OWN_TROUBLE, Command, NotStarted
 from memreap.run.group import Group, NoGroup
 from memreap.run.killing import Killing, Termination
-from memreap.run.narrator import Narrator, say
+from memreap.run.narrator import Narrator, count
 from memreap.run.options import RunOptions
 from memreap.run.tree import Tree
 from memreap.run.usage import Meter, TreeMeter
+from memreap.run.voice import say
 
 DOMAIN = "run"
 BUSY_INTERVAL_S = 0.005  # while something is under way
 HELPLESS_INTERVAL_S = 0.1
+DESCRIPTORS_MIN = 32
 LAST_WORDS_S = 1.0  # how long to wait, at the end, for what became of the last victim
 
 
 def run(options: RunOptions) -> int:
     """Run a command under a budget: its exit code, or 125 to 127 as env(1) has them."""
     try:
+        _check_descriptors()
         session = Session(options)
     except NotStarted as failure:
         say(f"cannot run {options.command[0]}: {failure}")
@@ -64,6 +69,13 @@ def run(options: RunOptions) -> int:
         session.close()
 
 
+def _check_descriptors() -> None:
+    """Refuse to start where the guard could not do its work later on."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < DESCRIPTORS_MIN:
+        raise OSError(errno.EMFILE, f"needs {DESCRIPTORS_MIN} descriptors (ulimit -n), has {hard}")
+
+
 class Session:
     """A command, its tree, and the domain that they are."""
 
@@ -74,6 +86,7 @@ class Session:
         # Before the command: no orphan escapes.
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         self._tree = Tree(self._procfs)
+        self._narrator = Narrator(options, "")
         group = self._group()
         self._meter: Meter = group or TreeMeter(self._tree, options.budget_bytes)
         try:
@@ -84,7 +97,7 @@ class Session:
             raise
         self._tree.raise_descriptor_limit()
         self._domain = Domain(DOMAIN, self._rules())
-        self._narrator = Narrator(options, self._meter.means, self._command.pid)
+        self._narrator.means, self._narrator.command_pid = self._meter.means, self._command.pid
         self._killings: list[Killing] = []
         self._termination: Termination | None = None
         self._protected: frozenset[Identity] = frozenset()
@@ -116,7 +129,8 @@ class Session:
                 self._step(now_s, Tick(DOMAIN))
         left = self._hear_last_words()
         if isinstance(self._meter, TreeMeter) and self._meter.hung_readings:
-            say(f"{self._meter.hung_readings} readings of PSS hung: the sum of RSS stood in")
+            hung = count(self._meter.hung_readings, "reading")
+            say(f"{hung} of PSS hung: the sum of RSS stood in")
         assert self._command.code is not None, "the loop ends when the command has"
         self._narrator.end(self._command.code, self._command.killed, left)
         return self._command.code
@@ -193,12 +207,17 @@ class Session:
             elif info.signal in (Signals.SIGINT, Signals.SIGTERM, Signals.SIGHUP):
                 self._done = True  # nobody is left to be told but us
         if self._command.wait() and not self._options.wait_tree:
-            self._done = True
+            self._done |= not self._narrator.killed_command or self._is_settled()
+
+    def _is_settled(self) -> bool:
+        """Whether the tree is within its budget, or nothing more can be done about it."""
+        return self._domain.state.phase in (Phase.CALM, Phase.HELPLESS)
 
     def _advance(self, now_s: float) -> None:
         for killing in list(self._killings):
             killing.advance(now_s)
             if killing.released:
+                self._narrator.follow(killing)
                 self._look_s = now_s
                 for pid in killing.doomed:
                     self._tree.settle(pid)
@@ -271,6 +290,8 @@ class Session:
         return Candidates(DOMAIN, found, self._protected)
 
     def _kill(self, victim: Candidate) -> None:
+        if self._termination:
+            self._narrator.insists(victim)
         self._end_termination()
         for member in victim.members:
             self._tree.doom(member.pid)
@@ -280,6 +301,7 @@ class Session:
         for pid in killing.sharers:
             self._tree.doom(pid, shares_mm=True)
         self._killings.append(killing)
+        self._narrator.doomed(killing)
         self._look_s = 0.0
 
     def _end_termination(self) -> None:
