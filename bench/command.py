@@ -12,7 +12,7 @@ from bench.tracer import Tracer, tracer
 
 COMMAND = Path(sys.executable).parent / "memreap"
 STARTUP_RUNS = 21
-IDLE_SHORT_S, IDLE_LONG_S = 1.0, 21.0
+SETTLE_S = 2.0
 BUDGET_BYTES = 300 << 20
 # As installed: with compiled modules, which pip makes and a source tree makes on its first run.
 ENVIRON = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
@@ -45,16 +45,18 @@ def _one_kill(trace: Tracer) -> float:
 
 def idle_share(quick: bool) -> float:
     """Of one CPU that ``memreap run`` takes on a tree that sleeps; start-up not counted."""
-    long_s = IDLE_SHORT_S + (5.0 if quick else IDLE_LONG_S - IDLE_SHORT_S)
-    spent_s = _cpu_of_run(long_s) - _cpu_of_run(IDLE_SHORT_S)
-    return spent_s / (long_s - IDLE_SHORT_S)
+    look_s = 5.0 if quick else 30.0
+    argv = [str(COMMAND), "run", "-q", "-m", "1G", "--", "sleep", str(SETTLE_S + look_s + 1)]
+    with subprocess.Popen(argv, env=ENVIRON) as memreap:
+        time.sleep(SETTLE_S)
+        before_s = _cpu_s(memreap.pid)
+        time.sleep(look_s)
+        return (_cpu_s(memreap.pid) - before_s) / look_s
 
 
-def _cpu_of_run(seconds: float) -> float:
-    argv = ["memreap", "run", "-q", "-m", "1G", "--", "sleep", str(seconds)]
-    pid = os.posix_spawn(sys.executable, [sys.executable, "-m", *argv], ENVIRON)
-    _, _, usage = os.wait4(pid, 0)
-    return usage.ru_utime + usage.ru_stime
+def _cpu_s(pid: int) -> float:
+    """CPU time so far, to the nanosecond: sum_exec_runtime, kernel/sched/stats.h."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def overshoot(quick: bool) -> Row:

@@ -78,6 +78,8 @@ def _fight(case: Case, argv: list[str], trace: Tracer) -> float | None:
         usage = os.open(cgroups.usage_file(group), os.O_RDONLY)
         try:
             held_bytes = int(os.pread(usage, 32, 0))
+            # As this namespace numbers them: a killer may send SIGKILL to helpers of its own too.
+            victims = {int(pid) for pid in (group / "cgroup.procs").read_text().split()}
             trace.clear()
             assert arena.stdin is not None
             arena.stdin.write(json.dumps(argv).encode() + b"\n")
@@ -85,10 +87,10 @@ def _fight(case: Case, argv: list[str], trace: Tracer) -> float | None:
             released_s = _watch(usage, held_bytes)
         finally:
             os.close(usage)
-        kills = trace.kills()
+        kills = [at_s for at_s, pid in trace.kills() if pid in victims]
     if not kills:
         raise RuntimeError(f"{argv[0]} killed nobody")
-    return None if released_s is None else released_s - kills[0][0]
+    return None if released_s is None else released_s - kills[0]
 
 
 @contextlib.contextmanager

@@ -188,10 +188,15 @@ def test_a_still_tree_is_still_until_somebody_is_born_or_killed(tree: Tree) -> N
     with subprocess.Popen(["sleep", "30"]) as child:
         meter = TreeMeter(tree, 1 << 30)
         deadline_s = time.monotonic() + 5
-        while not tree.is_still() and time.monotonic() < deadline_s:
-            time.sleep(0.05)  # others on the machine may fork
-            meter.read(time.monotonic())
-        assert tree.is_still()
+        is_still = None
+        while not (is_still and is_still()) and time.monotonic() < deadline_s:
+            meter.read(time.monotonic())  # others on the machine may fork
+            is_still = meter.stillness()
+            time.sleep(0.05)
+        assert is_still
+        assert is_still()
+        subprocess.run(["true"], check=True)
+        assert not is_still(), "somebody was born"
         tree.doom(child.pid)
-        assert not tree.is_still()  # nothing of it may be read any more, not even to tell
+        assert tree.stillness() is None, "nothing of it may be read any more, not even to tell"
         child.kill()

@@ -63,9 +63,10 @@ class LastPid:
         self._tail = b" " + newest
         return int(newest)
 
-    def unchanged(self) -> bool:
-        """Whether it is still the one that was read last."""
-        return os.pread(self._fd, 128, 0).endswith(self._tail)
+    @property
+    def last(self) -> tuple[int, bytes]:
+        """(the descriptor, how what was read of it last ended): to be compared with a new read."""
+        return self._fd, self._tail
 
     def close(self) -> None:
         """Let go of the descriptor."""

@@ -49,12 +49,10 @@ class Statm:
         size, resident, shared = raw.split(b" ", 3)[:3]
         return int(size), int(resident), int(shared)
 
-    def unchanged(self) -> bool:
-        """Whether it would read as before: the cheapest look there is. Pins as ``read`` does."""
-        try:
-            return self._fd >= 0 and os.pread(self._fd, 128, 0) == self._raw
-        except OSError:
-            return False
+    @property
+    def last(self) -> tuple[int, bytes]:
+        """(the kept descriptor or -1, what was read of it last): to be compared with a new read."""
+        return self._fd, self._raw
 
     def close(self) -> None:
         """Let go of the descriptor."""

@@ -57,9 +57,9 @@ class Group:
         kinds = {m[1]: int(m[2]) for m in _STAT.finditer(self._raw("memory.stat"))}
         return min(current, sum(kinds.values()) + swap)
 
-    def is_still(self) -> bool:
-        """Not known: a read is as cheap."""
-        return False
+    def stillness(self) -> None:
+        """There is none: a read is as cheap."""
+        return
 
     def fds(self) -> list[int]:
         """Nothing to wait for: every read answers at once."""

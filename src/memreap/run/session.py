@@ -169,12 +169,11 @@ class Session:
         poll.register(self._command.signalfd, select.POLLIN)
         read, limit_bytes, narrator = self._meter.read, self._options.budget_bytes, self._narrator
         before_s, before_bytes = self._last
-        is_still, quiet_s = self._meter.is_still, 0.0
-        while not poll.poll(max(0.0, self._look_s - time.monotonic()) * 1000):
-            now_s = time.monotonic()
-            if quiet_s and is_still():
-                self._look_s = now_s + quiet_s
+        is_still, wait_ms = None, max(0.0, self._look_s - time.monotonic()) * 1000
+        while not poll.poll(wait_ms):
+            if is_still is not None and is_still():
                 continue
+            now_s = time.monotonic()
             usage = read(now_s)
             if usage is None or usage > limit_bytes or self._meter.fds():
                 self._take(now_s, usage)
@@ -182,8 +181,9 @@ class Session:
             narrator.peak_bytes = max(narrator.peak_bytes, usage)
             growth = (usage - before_bytes) / max(now_s - before_s, 1e-6)
             self._last = before_s, before_bytes = now_s, usage
-            self._look_s = now_s + pace.interval_s(usage, limit_bytes, growth)
-            quiet_s = pace.interval_s(usage, limit_bytes)
+            interval_s = pace.interval_s(usage, limit_bytes, growth)
+            self._look_s, wait_ms = now_s + interval_s, interval_s * 1000
+            is_still = self._meter.stillness() if growth <= 0 else None
 
     def _wait(self, timeout_s: float) -> None:
         poll = select.poll()

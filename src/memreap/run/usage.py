@@ -9,7 +9,7 @@ Counted: anonymous memory, shmem that is mapped, swap. Not counted: files, and t
 nobody maps.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cmp_to_key
 from itertools import pairwise
@@ -38,8 +38,8 @@ class Meter(Protocol):
     def read(self, now_s: float) -> int | None:
         """Bytes in use; None while that is being found out. Never waits."""
 
-    def is_still(self) -> bool:
-        """Whether ``read`` would say what it said last; False if that is not known cheaply."""
+    def stillness(self) -> Callable[[], bool] | None:
+        """A cheap look that tells whether ``read`` would say what it said last; None: no such."""
 
     def fds(self) -> list[int]:
         """Readable when there is a reason to read again."""
@@ -122,9 +122,9 @@ class TreeMeter:
             return max(lower, self._shares.estimate_bytes(upper) or 0)
         return self._between(now_s, upper)
 
-    def is_still(self) -> bool:
+    def stillness(self) -> Callable[[], bool] | None:
         """Whether nothing moved. Where there is swap, statm does not show all that moves."""
-        return not self._swap_on and self._tree.is_still()
+        return None if self._swap_on else self._tree.stillness()
 
     def _look(self, now_s: float) -> tuple[int, int, int]:
         """Read everyone once: (bytes of the dying, pages of the largest, pages of all)."""
