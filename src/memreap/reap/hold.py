@@ -28,9 +28,11 @@ from memreap.linux import ptrace, scheduling
 from memreap.reap.facts import Facts
 
 Mode = Literal["auto", "always", "never"]
+HANGS = "a thread in state D"
+MAY_HANG = "AIO contexts on this machine"
 SEIZE_WAIT_S = 0.02  # a victim that hangs in execve holds what PTRACE_SEIZE waits for
 BEGUN_WAIT_S = 0.005  # how long to wait for all reapers to have called process_mrelease
-UNDER_WAY_S = 0.00015  # from the call to the mm in hand; measured some 2 us, hundred times less
+UNDER_WAY_S = 0.00005  # from the call to the mm in hand; measured some 2 us
 BUSY_WAIT_S = 0.05  # how long the reaper may look for sharers while the mm is held
 
 
@@ -39,8 +41,8 @@ def wanted(mode: Mode, facts: Facts, *, several: bool, realtime: bool, aio_nr: i
     if mode != "auto":
         return "asked for" if mode == "always" else None
     reasons = (
-        ("D" in facts.thread_states, "a thread in state D"),
-        (aio_nr > 0, "AIO contexts on this machine"),
+        ("D" in facts.thread_states, HANGS),
+        (aio_nr > 0, MAY_HANG),
         (several, "several victims"),
         (not realtime, "SCHED_FIFO is not permitted"),
         (facts.thread_states in ("S", "I"), "one thread, asleep"),

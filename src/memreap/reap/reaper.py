@@ -190,7 +190,9 @@ class Reaper:
         def is_its_own() -> bool:
             return tid in self._proc.threads(pid) and not has_exited(pidfd)
 
-        self._hold = hold_.Hold(tid, is_its_own, self._begun, hands)
+        # Where the exit may hang, the second hand must have begun as well; else it is not needed.
+        hung = self._order.hold_because in (hold_.HANGS, hold_.MAY_HANG)
+        self._hold = hold_.Hold(tid, is_its_own, self._begun, hands if hung else 1)
         if self._hold.seize():
             return f"held: {self._order.hold_because}"
         return f"could not be held: {self._hold.error}"
