@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -88,6 +90,7 @@ def main(
     """Measure memreap beside SIGKILL alone and earlyoom, in one run."""
     if os.geteuid() != 0:
         raise click.ClickException("needs root: cgroups and tracepoints are what it measures by")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is cleared away
     start_s = time.monotonic()
     paper.line(machine())
     records: dict[str, object] = {"machine": machine()}

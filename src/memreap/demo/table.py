@@ -1,6 +1,7 @@
 """How the demo looks: a table that grows live where somebody watches, plain rows elsewhere."""
 
 import io
+import re
 import sys
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -14,7 +15,8 @@ from memreap.demo.measure import Measurement
 from memreap.size import seconds
 
 PENDING = "..."
-SVG_WIDTH = 124
+SVG_WIDTH = 128
+_REMOTE_FONT = re.compile(r",\s*url\([^)]*\) format\([^)]*\)")  # a picture asks nobody for a font
 WIDE = 118  # columns, from which on there is room for the reasons
 
 
@@ -70,7 +72,9 @@ class Board:
         console.print(self._table(wide=True))
         for line in closing:
             console.print(line)
-        console.save_svg(path, title="memreap demo")
+        svg = console.export_svg(title="memreap demo")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(_REMOTE_FONT.sub("", svg))
 
     def _table(self, *, wide: bool = False) -> Table:
         table = Table(title="A process that was killed is not memory that was freed", box=None)
