@@ -83,15 +83,6 @@ def memory_usage_file(pid: int, procfs: Procfs) -> Path | None:
     return None
 
 
-def kill(directory: Path) -> bool:
-    """SIGKILL everything in a v2 cgroup and below, new forks too; False where it cannot."""
-    try:
-        (directory / "cgroup.kill").write_text("1")
-    except OSError:  # v1, a kernel before 5.14, or not ours
-        return False
-    return True
-
-
 @contextlib.contextmanager
 def temporary(controller: str, name: str, procfs: Procfs) -> Iterator[Path]:
     """Make a cgroup of one's own below the hierarchy's root, and remove it at the end.

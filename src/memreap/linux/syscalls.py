@@ -36,7 +36,6 @@ NR_KCMP, NR_SIGNALFD4, NR_IO_SETUP, NR_IO_SUBMIT = _NUMBERS.get(os.uname().machi
 
 KCMP_VM = 1  # linux/kcmp.h
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
 _NULL = ctypes.c_void_p(None)

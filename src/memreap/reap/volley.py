@@ -7,7 +7,7 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Worker
@@ -23,8 +23,6 @@ REAPERS_MAX = 32  # at a time; the largest victims first
 READY_WAIT_S = 0.25  # how long the kill may wait until all reapers are prepared
 LATE_REAPER_S = 0.25  # a victim without a reaper that has not exited by then gets one
 SWEEPS_MAX = 1000
-
-Watch = Callable[[Outcome], None]
 
 
 class Volley:
