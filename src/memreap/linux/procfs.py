@@ -32,6 +32,9 @@ class Stat:
     flags: int
     num_threads: int
     start_ticks: int
+    pgrp: int = 0
+    session: int = 0
+    arg_start: int = 0  # made anew, at a random place, by exec; 0 where it is not shown to us
 
     @property
     def is_kernel_thread(self) -> bool:
@@ -80,6 +83,9 @@ def parse_stat(raw: bytes) -> Stat:
         flags=int(field[6]),
         num_threads=int(field[17]),
         start_ticks=int(field[19]),
+        pgrp=int(field[2]),
+        session=int(field[3]),
+        arg_start=int(field[45]) if len(field) > 45 else 0,
     )
 
 
@@ -151,6 +157,10 @@ class Procfs:
     def memory(self, pid: int) -> Memory:
         """What the mm holds. Pins the mm for an instant."""
         return parse_memory(self._read(f"{pid}/status"))
+
+    def resident_pages(self, pid: int) -> int:
+        """The second field of statm. Pins the mm for an instant."""
+        return int(self._read(f"{pid}/statm", 128).split(b" ", 2)[1])
 
     def oom_score(self, pid: int) -> int:
         """The kernel's badness, 0 to 2000 and more. Pins nothing: the one safe look at the dying.

@@ -3,8 +3,9 @@
 Only how a task gets, shows and gives back its scheduling lives here.
 
 Priorities (SCHED_FIFO, 1 to 99) are one ladder, so that who waits for whom is decided once:
-the watcher above the reaper above the victim above the second hand. The second hand thus runs
-beside the victim where there are CPUs for both, and instead of it where the victim hangs.
+the watcher above the reaper above the scout above the victim above the second hand. The second
+hand thus runs beside the victim where there are CPUs for both, and instead of it where the victim
+hangs.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 WATCHER_PRIORITY = 12
 REAPER_PRIORITY = 10
+SCOUT_PRIORITY = 8
 VICTIM_PRIORITY = 5
 SECOND_HAND_PRIORITY = 3
 NICE_BEST = -20

@@ -36,7 +36,13 @@ NR_KCMP, NR_SIGNALFD4, NR_IO_SETUP, NR_IO_SUBMIT = _NUMBERS.get(os.uname().machi
 
 KCMP_VM = 1  # linux/kcmp.h
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+# asm/mman.h: powerpc has its own.
+_POWERPC = os.uname().machine.startswith("ppc")
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = (0x2000, 0x4000, 0x8000) if _POWERPC else (1, 2, 4)
+_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 _NULL = ctypes.c_void_p(None)
 _ZERO = ctypes.c_ulong(0)
@@ -110,3 +116,37 @@ def signalfd(signals: set[signal.Signals]) -> int:
     mask = ctypes.c_uint64(sum(1 << (s - 1) for s in signals))
     flags = os.O_CLOEXEC | os.O_NONBLOCK
     return syscall(NR_SIGNALFD4, ctypes.c_int(-1), ctypes.byref(mask), ctypes.c_size_t(8), flags)
+
+
+def mlockall(flags: int) -> None:
+    """Lock this process's memory. mlockall(2). Raises OSError where it is not permitted."""
+    if _libc.mlockall(ctypes.c_int(flags)) == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def munlockall() -> None:
+    """Lock nothing any more. munlockall(2)."""
+    if _libc.munlockall() == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def mallopt(parameter: int, value: int) -> bool:
+    """Set one property of malloc. mallopt(3). False where the C library has no such thing."""
+    try:
+        function = _libc.mallopt
+    except AttributeError:  # musl
+        return False
+    return bool(function(ctypes.c_int(parameter), ctypes.c_int(value)))
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Set the calling thread's capabilities, as bit masks. capset(2)."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (effective, permitted, inheritable)
+    low, high = ([mask >> shift & 0xFFFFFFFF for mask in sets] for shift in (0, 32))
+    data = (ctypes.c_uint32 * 6)(*low, *high)
+    if _libc.capset(ctypes.byref(header), ctypes.byref(data)) == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

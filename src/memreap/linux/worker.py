@@ -1,11 +1,13 @@
 """A forked child whose loss does no harm. See fork(2), pidfd_open(2).
 
 What may wait in the kernel for ever is done in a Worker: it says what it found through a socket,
-message by message, and can be given up at any moment. Only that lives here: how a child is made,
-heard and given up, not what it does.
+message by message, is told what to do the same way, and can be given up at any moment. Only that
+lives here: how a child is made, heard, told and given up, not what it does.
 """
 
+import array
 import contextlib
+import errno
 import json
 import os
 import select
@@ -13,17 +15,19 @@ import signal
 import socket
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from memreap.linux import syscalls
 
 MESSAGE_BYTES_MAX = 1 << 20
-FDS_MAX = 8
+FDS_MAX = 253  # SCM_MAX_FD, include/net/scm.h: the most that one message may carry
+_RIGHTS_BYTES = socket.CMSG_LEN(FDS_MAX * array.array("i").itemsize)
 
 
 class Line:
-    """The worker's end: what it says is heard by the parent, whole and in order."""
+    """The worker's end: what either side says is heard by the other, whole and in order."""
 
     def __init__(self, end: socket.socket) -> None:
         """``end``: a SOCK_SEQPACKET socket."""
@@ -31,18 +35,45 @@ class Line:
 
     def say(self, message: object, fds: list[int] | None = None) -> None:
         """Send one message (what JSON can carry) with descriptors."""
-        socket.send_fds(self._end, [json.dumps(message).encode()], fds or [])
+        _send(self._end, message, fds)
+
+    def hear(self, timeout_s: float | None = None) -> tuple[object, list[int]] | None:
+        """The next message of the parent, with its descriptors; None if none came in time.
+
+        Raises EOFError when the parent is gone, or wants to hear no more.
+        """
+        poll = select.poll()
+        poll.register(self._end, select.POLLIN)
+        if not poll.poll(None if timeout_s is None else timeout_s * 1000):
+            return None
+        try:
+            raw, fds = _receive(self._end)
+        except BlockingIOError:
+            return None
+        if not raw:
+            raise EOFError("the parent is gone")
+        return json.loads(raw), fds
+
+    def fileno(self) -> int:
+        """What to poll: readable when a message waits, or when the parent is gone."""
+        return self._end.fileno()
 
 
 class Worker:
     """A child of this process that runs ``body`` and ends; see the module's first lines."""
 
     living: ClassVar[set[int]] = set()  # pids, so that a killer of many spares its own hands
+    # Our ends. A younger worker closes its copies, else an older one would not see us go.
+    _ends: ClassVar[weakref.WeakSet[socket.socket]] = weakref.WeakSet()
 
-    def __init__(self, body: Callable[[Line], None]) -> None:
-        """Fork. Raises OSError where the machine has no process, memory or descriptor left."""
+    def __init__(self, body: Callable[[Line], None], *, setsid: bool = False) -> None:
+        """Fork. Raises OSError where the machine has no process, memory or descriptor left.
+
+        ``setsid``: in a session of its own, where no terminal's signal reaches it.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES_MAX)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES_MAX)
         parent = os.getpid()
         try:
             self.pid = os.fork()
@@ -52,7 +83,7 @@ class Worker:
             raise
         if self.pid == 0:
             ours.close()
-            _become(body, Line(theirs), parent)
+            _become(body, Line(theirs), parent, setsid)
         theirs.close()
         try:
             self.pidfd = os.pidfd_open(self.pid)
@@ -63,6 +94,7 @@ class Worker:
             raise
         Worker.living.add(self.pid)
         ours.setblocking(False)
+        Worker._ends.add(ours)
         self._end = ours
         self.ended = self.closed = False
 
@@ -70,19 +102,36 @@ class Worker:
         """What to poll: readable when a message waits, or when the worker is gone."""
         return self._end.fileno()
 
+    def tell(self, message: object, fds: list[int] | None = None) -> bool:
+        """Send one message (what JSON can carry) with descriptors, which stay ours as well.
+
+        Never waits: False when it has not heard enough of the earlier ones, or is gone. Raises
+        OSError (EMSGSIZE) for one that can never be sent: the system bounds it, some 400 kB.
+        """
+        if self.closed:
+            return False
+        try:
+            _send(self._end, message, fds)
+        except (BlockingIOError, ConnectionError):
+            return False
+        except OSError as error:
+            # Descriptors in flight are bounded too, by RLIMIT_NOFILE.
+            if error.errno not in (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS):
+                raise
+            return False
+        return True
+
     def hear(self) -> Iterator[tuple[object, list[int]]]:
         """Every message that waits now, with its descriptors; sets ``ended`` after the last."""
         while not self.ended:
             try:
-                raw, fds, _, _ = socket.recv_fds(self._end, MESSAGE_BYTES_MAX, FDS_MAX)
+                raw, fds = _receive(self._end)
             except BlockingIOError:
                 return
-            except ConnectionError:
-                raw, fds = b"", []
             if not raw:
                 self.ended = True
                 return
-            yield json.loads(raw), list(fds)
+            yield json.loads(raw), fds
 
     def hear_within(self, timeout_s: float) -> Iterator[tuple[object, list[int]]]:
         """Messages until the worker ends, or says nothing for ``timeout_s``."""
@@ -105,6 +154,7 @@ class Worker:
         if self.closed:
             return
         self.ended = self.closed = True
+        Worker._ends.discard(self._end)
         self._end.close()
         deadline_s = time.monotonic() + 0.05
         with contextlib.suppress(ChildProcessError, OSError):
@@ -116,6 +166,12 @@ class Worker:
             os.close(self.pidfd)
 
 
+def go_by(name: str) -> None:
+    """Have this process listed under a name of at most 15 bytes. PR_SET_NAME, through proc(5)"""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
+        file.write(name)
+
+
 def has_exited(pidfd: int, timeout_s: float = 0.0) -> bool:
     """Whether a process is gone, with all its threads. pidfd_open(2); any descriptor number."""
     poll = select.poll()
@@ -123,13 +179,41 @@ def has_exited(pidfd: int, timeout_s: float = 0.0) -> bool:
     return bool(poll.poll(timeout_s * 1000))
 
 
-def _become(body: Callable[[Line], None], line: Line, parent: int) -> None:
+def _send(end: socket.socket, message: object, fds: list[int] | None) -> None:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    end.sendmsg([json.dumps(message).encode()], rights, socket.MSG_NOSIGNAL)
+
+
+def _receive(end: socket.socket) -> tuple[bytes, list[int]]:
+    """One message, b"" at the end, and its descriptors, which no executed program inherits.
+
+    ``socket.recv_fds`` drops its flags, and would leave them to every such program. Where
+    descriptors run out, the kernel gives the first ones of the message and drops the rest.
+    """
+    flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+    try:
+        raw, ancillary, _, _ = end.recvmsg(MESSAGE_BYTES_MAX, _RIGHTS_BYTES, flags)
+    except ConnectionResetError:
+        # The other side went without having heard all; said once, before its own last words.
+        raw, ancillary, _, _ = end.recvmsg(MESSAGE_BYTES_MAX, _RIGHTS_BYTES, flags)
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return raw, list(fds)
+
+
+def _become(body: Callable[[Line], None], line: Line, parent: int, setsid: bool) -> None:
     """Be the worker: run, and leave without running anything that belongs to the parent."""
     code = 1
     try:
         # A worker never outlives the one who would hear it.
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:
+            for end in list(Worker._ends):
+                end.close()
+            if setsid:
+                os.setsid()
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
                 signal.signal(number, signal.SIG_IGN)
