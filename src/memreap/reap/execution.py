@@ -20,6 +20,7 @@ from memreap.reap.facts import Facts
 from memreap.reap.outcome import Kind, Outcome
 from memreap.reap.reaper import Clapper, Order, Reaper
 from memreap.reap.release import Evidence
+from memreap.reap.standby import Standby
 from memreap.reap.survey import Found
 from memreap.reap.victim import Victim
 
@@ -68,15 +69,20 @@ class Execution:
         self._notes: list[str] = []
         self._total_bytes = 0
 
-    def start(self, now_s: float) -> None:
-        """Boost, kill and reap in a worker; returns at once. Raises OSError: no worker."""
-        self._fork(now_s, None, several=False)
+    def start(self, now_s: float, standby: Standby | None = None) -> None:
+        """Boost, kill and reap in a worker; returns at once. Raises OSError: no worker.
 
-    def prepare(self, now_s: float, go: int, shut: int) -> None:
+        ``standby``: the worker, where one waits already.
+        """
+        self._employ(now_s, None, standby, several=False)
+
+    def prepare(self, now_s: float, go: int, shut: int, standby: Standby | None = None) -> None:
         """As ``start``, but reap only when the pipe ``shut`` -> ``go`` ends: the owner kills."""
-        self._fork(now_s, (go, shut), several=True)
+        self._employ(now_s, (go, shut), standby, several=True)
 
-    def _fork(self, now_s: float, go: tuple[int, int] | None, *, several: bool) -> None:
+    def _employ(
+        self, now_s: float, go: tuple[int, int] | None, standby: Standby | None, *, several: bool
+    ) -> None:
         proc, facts = Procfs(), self.victim.facts
         permitted = scheduling.realtime_permitted()
         because = hold_.wanted(
@@ -85,8 +91,12 @@ class Execution:
         meminfo = proc.meminfo()
         self._total_bytes = meminfo["MemTotal"] + meminfo["SwapTotal"]
         self._started_s = now_s
+        if standby is not None:
+            self._clapper = standby.clapper
         order = Order(self.victim, because, self._clapper, self._timeout_s, go, self._among)
-        self._worker = Worker(Reaper(order).run)
+        self._worker = standby.employ(order) if standby else None
+        if self._worker is None:
+            self._worker = Worker(Reaper(order).run)
 
     def kill(self) -> None:
         """SIGKILL everyone of this victim from here, for a reaper that waits or none at all."""

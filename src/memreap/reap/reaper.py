@@ -123,7 +123,8 @@ class Reaper:
         """The whole life of the worker."""
         order = self._order
         if order.go is not None:
-            os.close(order.go[1])  # the owner's copy must be the last one
+            with contextlib.suppress(OSError):  # one in waiting has none
+                os.close(order.go[1])  # the owner's copy must be the last one
         how = scheduling.hurry(0, scheduling.REAPER_PRIORITY)
         usage_bytes = self._usage_bytes()
         if self._join_latecomers(line):

@@ -29,6 +29,7 @@ class Rules:
 
     spared: frozenset[int] = frozenset()  # memreap, its ancestors, its own hands
     force: bool = False  # oom_score_adj -1000 does not protect
+    protected: frozenset[int] = frozenset()  # by a policy
 
     def refusal(self, found: Found) -> str | None:
         """Why a process must not be signalled; None where it may be."""
@@ -37,10 +38,11 @@ class Rules:
             return "init: the machine, or its container, would go with it"
         if facts.kernel_thread:
             return "a kernel thread: it has no memory of its own and takes no signal"
-        if facts.pid == os.getpid():
-            return "memreap itself"
-        if facts.pid in self.spared:
-            return "an ancestor of memreap: it would go too"
+        if facts.pid in (os.getpid(), *self.spared):
+            own = facts.pid == os.getpid()
+            return "memreap itself" if own else "an ancestor of memreap: it would go too"
+        if facts.pid in self.protected:
+            return "protected by policy"
         if facts.oom_score_adj == OOM_SCORE_ADJ_MIN and not self.force:
             return "protected by its oom_score_adj of -1000 (--force overrides)"
         return _forbidden(found.pidfd)

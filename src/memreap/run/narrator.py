@@ -8,9 +8,9 @@ import json
 
 from memreap import size
 from memreap.decide.events import Candidate, Choice, Report, What
+from memreap.guard.killing import Killing
 from memreap.linux.procfs import PAGE_SIZE_BYTES, printable
 from memreap.run.incident import Death, Incident
-from memreap.run.killing import Killing
 from memreap.run.options import RunOptions
 from memreap.run.voice import Ledger, finish, say
 from memreap.size import seconds

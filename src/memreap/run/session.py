@@ -30,12 +30,13 @@ from memreap.decide.events import (
     VictimReleased,
     VictimStuck,
 )
+from memreap.guard.killing import Killing, Termination
 from memreap.linux import syscalls
 from memreap.linux.procfs import PAGE_SIZE_BYTES, Procfs
 from memreap.run import snapshot
 from memreap.run.command import EXIT_OWN_TROUBLE, Command, NotStarted
 from memreap.run.group import Group, NoGroup
-from memreap.run.killing import Killing, Termination
+from memreap.run.killing import Doomed, ask_to_go
 from memreap.run.narrator import Narrator, count
 from memreap.run.options import RunOptions
 from memreap.run.tree import Tree
@@ -273,7 +274,7 @@ class Session:
             case AskCandidates():
                 self._step(now_s, self._snapshot(now_s))
             case Term():
-                self._termination = Termination(effect.victim, self._procfs)
+                self._termination = ask_to_go(effect.victim, self._procfs)
             case Kill():
                 self._kill(effect.victim)
             case Skip():
@@ -295,9 +296,8 @@ class Session:
         self._end_termination()
         for member in victim.members:
             self._tree.doom(member.pid)
-        killing = Killing(
-            victim, self._protected, list(self._tree.members), self._procfs, time.monotonic()
-        )
+        everyone = list(self._tree.members)
+        killing = Doomed(victim, self._protected, everyone, self._procfs).kill()
         for pid in killing.sharers:
             self._tree.doom(pid, shares_mm=True)
         self._killings.append(killing)

@@ -1,7 +1,9 @@
-"""The command's process tree: who belongs to it.
+"""A process tree: who belongs to it.
 
-Only membership lives here. As child subreaper we inherit every orphan, so whoever descends from
-us belongs to the tree for as long as it lives, whatever it forks, execs or daemonises.
+Only membership lives here. Of a command that we started we are the child subreaper and inherit
+every orphan, so whoever descends from us belongs to the tree for as long as it lives, whatever it
+forks, execs or daemonises. Of a tree with another root, whoever was once seen in it stays in it;
+only one whose parent was born and died between two looks is missed.
 
 A look at a quiet machine is one read: /proc/loadavg tells the newest pid, and if that has not
 changed nobody was born. Otherwise only pids given out since are looked at. Two things are not
@@ -68,11 +70,12 @@ class Member:
 
 
 class Tree:
-    """Everyone who descends from this process, but its own helpers."""
+    """Everyone who descends from this process, but its own helpers; or another and its own."""
 
-    def __init__(self, procfs: Procfs) -> None:
-        """Nobody yet: to be made before the command is started."""
+    def __init__(self, procfs: Procfs, root: int | None = None) -> None:
+        """Nobody yet: to be made before the command is started. ``root``: another's tree."""
         self.procfs = procfs
+        self._root = root
         self.members: dict[int, Member] = {}
         self._self = kin(os.getpid(), procfs)
         self._last_pid = LastPid(procfs)
@@ -102,6 +105,13 @@ class Tree:
         with contextlib.suppress(*GONE, PermissionError):
             statm = Statm(found.pid, self.procfs, keep=len(self.members) < self._kept_max)
             self.members[found.pid] = Member(Identity(found.pid, found.start_ticks), statm)
+
+    def readmit(self, identity: Identity) -> None:
+        """Count in one who is known to belong to it, if it still is who it was."""
+        with contextlib.suppress(*GONE, PermissionError):
+            found = kin(identity.pid, self.procfs)
+            if found.start_ticks == identity.start_ticks:
+                self.add(found)
 
     def remove(self, pid: int) -> None:
         """Count a process out: it is gone."""
@@ -207,6 +217,8 @@ class Tree:
             unknown = rest
 
     def _belongs(self, found: Kin) -> bool:
+        if self._root is not None:
+            return found.pid == self._root or found.ppid in self.members
         if found.ppid == self._self.pid:
             # Our own helpers are forks of ours that never exec.
             return found.birthmark != self._self.birthmark
