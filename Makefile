@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format types bench clean
+.PHONY: help setup demo test test-fast vm-setup lint format types bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -32,7 +32,10 @@ test: $(VENV)/ready ## Every test, real kills included where the machine allows
 	@$(BIN)/pytest
 
 test-fast: $(VENV)/ready ## Only what kills nobody
-	@$(BIN)/pytest -m 'not kernel'
+	@$(BIN)/pytest -m 'not kernel and not vm'
+
+vm-setup: $(VENV)/ready ## Guests for the tests: QEMU and a kernel (root; Debian or Ubuntu)
+	@$(BIN)/python -m vmtest setup
 
 lint: $(VENV)/ready ## Format check and lint
 	@$(BIN)/ruff format --check .

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 import pytest
+from tests.guarding import Guard, Hog, alive
 
 from memreap.linux import cgroups, scheduling
 from memreap.linux.procfs import Procfs
@@ -248,6 +249,49 @@ def starved_of_descriptors() -> Iterator[Callable[[int], None]]:
     for fd in taken:
         os.close(fd)
     resource.setrlimit(resource.RLIMIT_NOFILE, was)
+
+
+@pytest.fixture
+def guard(tmp_path: Path) -> Iterator[Callable[..., Guard]]:
+    """Start a guard as a user would; ended, and everything it started gone, afterwards."""
+    started: list[Guard] = []
+
+    def start(*args: object, **popen: Any) -> Guard:
+        folder = tmp_path / f"guard{len(started)}"
+        folder.mkdir()
+        started.append(Guard(folder, [str(arg) for arg in args], **popen))
+        return started[-1]
+
+    yield start
+    children = [
+        pid
+        for one in started
+        if one.process.poll() is None
+        for pids in one.children().values()
+        for pid in pids
+    ]
+    for one in started:
+        if one.process.poll() is None:
+            one.stop()
+    left = [pid for pid in children if alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == [], "a guard that ended left processes behind"
+
+
+@pytest.fixture
+def hog(cgroup: Callable[[str], Path]) -> Iterator[Callable[..., Hog]]:
+    """Start processes that take memory; gone afterwards, before the cgroups that they are in."""
+    del cgroup
+    hogs: list[Hog] = []
+
+    def start(*args: Any) -> Hog:
+        hogs.append(Hog(*args))
+        return hogs[-1]
+
+    yield start
+    for one in hogs:
+        one.end()
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """Who is chosen, and why the others are not."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memreap.decide.badness import as_one, badness_pages, choose
-from memreap.decide.events import Candidate, Identity
+from memreap.decide.events import Candidate, Identity, Tier
 
 PAGES = st.integers(0, 1 << 24)
 
@@ -96,3 +98,68 @@ def test_a_group_holds_only_whom_one_may_kill(
     eligible = {r.candidate.identity for r in single.ranked if r.score_pages is not None}
     assert set(best.members if best else ()) == eligible
     assert sum(len(g.members) for g in groups) == len(crowd)
+
+
+TOTAL = 10_000
+
+
+def one(pid: int, pages: int, tier: Tier = Tier.NORMAL, barred: str = "") -> Candidate:
+    return Candidate((Identity(pid, 1),), f"p{pid}", rss_pages=pages, tier=tier, barred=barred)
+
+
+def best(*crowd: Candidate, others_pages: int = 0) -> Candidate | None:
+    return choose(crowd, TOTAL, others_pages=others_pages).best
+
+
+def test_policy_comes_before_badness() -> None:
+    preferred, normal, avoided = one(2, 100, Tier.PREFER), one(3, 900), one(4, 5000, Tier.AVOID)
+    choice = choose([avoided, normal, preferred], TOTAL)
+    assert [r.candidate for r in choice.ranked] == [preferred, normal, avoided]
+    assert [r.tier for r in choice.ranked] == [Tier.PREFER, Tier.NORMAL, Tier.AVOID]
+
+
+def test_a_preferred_dwarf_relieves_nothing() -> None:
+    assert best(one(2, 99, Tier.PREFER), one(3, 900)) == one(3, 900)
+    assert best(one(2, 100, Tier.PREFER), one(3, 900)) == one(2, 100, Tier.PREFER)
+
+
+def test_one_who_is_avoided_dies_only_when_nobody_else_would_help() -> None:
+    leak = one(2, 5000, Tier.AVOID)
+    dwarfs = [one(pid, 99) for pid in range(10, 30)]
+    assert best(leak, *dwarfs) == leak
+    assert best(leak, *dwarfs, one(3, 100)) == one(3, 100)
+    # All of them together hold more than it does: they die one by one.
+    assert best(leak, *dwarfs, others_pages=5000) == dwarfs[-1]
+    assert best(leak) == leak
+
+
+def test_whom_policy_forbids_is_passed_over_with_its_reason() -> None:
+    choice = choose([one(2, 900, barred="memreap itself"), one(3, 1)], TOTAL)
+    assert choice.best == one(3, 1)
+    assert [r.why_not for r in choice.ranked] == ["", "memreap itself"]
+
+
+OTHERS = st.one_of(st.just(0), PAGES)
+
+
+@given(crowds(), PAGES, st.lists(st.sampled_from(Tier), min_size=12, max_size=12), OTHERS)
+def test_nobody_who_is_avoided_goes_before_one_who_would_help(
+    crowd: tuple[Candidate, ...], totalpages: int, tiers: list[Tier], others_pages: int
+) -> None:
+    tiered = [replace(c, tier=tier) for c, tier in zip(crowd, tiers, strict=False)]
+    choice = choose(tiered, totalpages, others_pages=others_pages)
+    eligible = [r.candidate for r in choice.ranked if r.score_pages is not None]
+    assert (choice.best is None) == (not eligible)
+    if choice.best and choice.best.tier is Tier.AVOID:
+        rest = [c.pages for c in eligible if c.tier is not Tier.AVOID]
+        assert not rest or 100 * max(rest) < totalpages
+        assert not rest or choice.best.pages > sum(rest) + others_pages
+
+
+def test_a_group_is_as_dear_as_its_dearest_and_reaches_as_far_as_all() -> None:
+    pair = (
+        replace(one(2, 1, Tier.PREFER), domains=("a", "b")),
+        replace(one(3, 2, Tier.AVOID), domains=("b", "c")),
+    )
+    (whole,) = as_one(pair, (), "all")
+    assert (whole.tier, whole.domains) == (Tier.AVOID, ("b", "c", "a"))

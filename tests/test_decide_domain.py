@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memreap.decide.domain import TOO_LITTLE, TRANSITIONS, Cause, Domain, Phase, Rules, State
+from memreap.decide.domain import (
+    DRY_RUN,
+    TOO_LITTLE,
+    TRANSITIONS,
+    Cause,
+    Domain,
+    Phase,
+    Rules,
+    State,
+)
 from memreap.decide.events import (
     AskCandidates,
     Candidate,
@@ -83,6 +92,14 @@ def test_from_calm_to_relief() -> None:
     assert domain.step(1.3, measured(120, 1.15)) == []
 
     assert acts(domain.step(1.4, measured(40, 1.3))) == [What.RELIEVED]
+    assert domain.state == State(Phase.CALM, 40 * MIB, fresh_s=1.2)
+
+
+def test_a_reading_from_before_the_release_presses_nobody_even_later() -> None:
+    domain = over()
+    domain.step(1.2, VictimReleased(D, BIG.identity, 1.2))
+    domain.step(1.4, measured(40, 1.3))
+    assert domain.step(1.5, measured(120, 1.15)) == []
     assert domain.state == State(Phase.CALM, 40 * MIB, fresh_s=1.2)
 
 
@@ -193,6 +210,115 @@ def test_term_ends_early_when_the_domain_cannot_wait() -> None:
     domain = over(GENTLE)
     assert domain.step(1.2, measured(199, 1.2)) == []
     assert acts(domain.step(1.3, measured(200, 1.3))) == [(Kill, "big")]
+
+
+WARY = replace(RULES, warn_bytes=90 * MIB, stall_floor_bytes=80 * MIB)
+REHEARSAL = replace(RULES, dry_run=True)
+
+
+def test_it_warns_once_and_eases_only_well_below() -> None:
+    domain = Domain(D, WARY)
+    assert domain.step(1.0, measured(90, 1.0)) == []
+    assert acts(domain.step(2.0, measured(91, 2.0))) == [What.WARNED]
+    assert domain.state == State(Phase.UNEASY, 91 * MIB)
+    assert domain.step(3.0, measured(99, 3.0)) == []
+    assert domain.step(4.0, measured(89, 4.0)) == []
+    assert acts(domain.step(5.0, measured(88, 5.0))) == [What.EASED]
+    assert domain.state == State(usage_bytes=88 * MIB)
+
+
+def test_from_uneasy_to_pressed() -> None:
+    domain = Domain(D, WARY)
+    domain.step(1.0, measured(91, 1.0))
+    assert acts(domain.step(2.0, measured(101, 2.0))) == [What.PRESSED, AskCandidates]
+    assert acts(domain.step(3.0, measured(95, 3.0))) == [What.RELIEVED]
+    # The warning line is another matter: the next reading tells.
+    assert acts(domain.step(4.0, measured(95, 4.0))) == [What.WARNED]
+
+
+def test_who_no_longer_warns_eases() -> None:
+    domain = Domain(D, WARY)
+    domain.step(1.0, measured(91, 1.0))
+    domain.rules = RULES
+    assert acts(domain.step(2.0, measured(91, 2.0))) == [What.EASED]
+
+
+def test_a_standstill_presses_above_its_floor_and_passes() -> None:
+    domain = Domain(D, WARY)
+    assert domain.step(1.0, replace(measured(80, 1.0), stalled=True)) == []
+    over = domain.step(2.0, replace(measured(81, 2.0), stalled=True))
+    assert acts(over) == [What.PRESSED, AskCandidates]
+    assert acts(domain.step(3.0, measured(81, 3.0))) == [What.RELIEVED]
+    assert acts(Domain(D, RULES).step(2.0, replace(measured(81, 2.0), stalled=True))) == []
+
+
+def test_in_a_standstill_the_victim_that_was_asked_is_killed() -> None:
+    domain = Domain(D, replace(WARY, term_s=1.0))
+    domain.step(1.0, replace(measured(85, 1.0), stalled=True))
+    assert acts(domain.step(1.0, Candidates(D, ALL))) == [(Term, "big"), What.CHOSEN]
+    assert acts(domain.step(2.0, Tick(D))) == [(Kill, "big")]
+
+
+def test_a_dry_run_decides_once_an_incident_and_signals_nobody() -> None:
+    domain = Domain(D, REHEARSAL)
+    domain.step(1.0, measured(120, 1.0))
+    (report,) = domain.step(1.0, Candidates(D, ALL))
+    assert isinstance(report, Report)
+    assert (report.what, report.victim, report.reason) == (What.CHOSEN, BIG, DRY_RUN)
+    assert report.choice is not None
+    assert domain.state == State(Phase.REHEARSED, 120 * MIB)
+    assert domain.step(9.0, measured(130, 9.0)) == domain.step(9.0, Candidates(D, ALL)) == []
+    assert acts(domain.step(10.0, measured(90, 10.0))) == [What.RELIEVED]
+    assert acts(domain.step(11.0, measured(120, 11.0))) == [What.PRESSED, AskCandidates]
+
+
+def test_a_dry_run_that_ends_amid_an_incident_chooses_anew() -> None:
+    domain = Domain(D, REHEARSAL)
+    domain.step(1.0, measured(120, 1.0))
+    domain.step(1.0, Candidates(D, ALL))
+    domain.rules = RULES
+    assert acts(domain.step(2.0, measured(120, 2.0))) == [AskCandidates]
+    assert acts(domain.step(2.0, Candidates(D, ALL))) == [(Kill, "big"), What.CHOSEN]
+
+
+def test_a_dry_run_that_begins_amid_an_incident_kills_no_one_who_was_asked_to_go() -> None:
+    domain = over(GENTLE)
+    domain.rules = replace(GENTLE, dry_run=True)
+    assert domain.step(1.5, measured(300, 1.5)) == []
+    (_, report) = domain.step(2.0, Tick(D))
+    assert isinstance(report, Report)
+    assert (report.what, report.reason) == (What.SKIPPED, DRY_RUN)
+
+
+def test_a_limit_that_was_raised_meanwhile_saves_everyone() -> None:
+    domain = Domain(D, RULES)
+    domain.step(1.0, measured(120, 1.0))
+    domain.rules = replace(RULES, limit_bytes=200 * MIB)
+    assert acts(domain.step(1.1, Candidates(D, ALL))) == [What.RELIEVED]
+
+
+def test_those_not_listed_singly_count_when_it_is_asked_whether_it_helps() -> None:
+    domain = Domain(D, RULES)
+    domain.step(1.0, measured(120, 1.0))
+    few = Candidates(D, (LOW,), others=300, others_pages=1269)
+    (report,) = domain.step(1.0, few)
+    assert isinstance(report, Report)
+    assert (report.what, report.reason) == (What.HELPLESS, TOO_LITTLE)
+    assert report.choice is not None
+    assert (report.choice.others, report.choice.others_pages) == (300, 1269)
+    domain.step(3.0, Tick(D))
+    enough = replace(few, others_pages=1270)
+    assert acts(domain.step(3.0, enough)) == [(Kill, "low"), What.CHOSEN]
+
+
+def test_only_so_many_skipped_ones_are_remembered() -> None:
+    domain = Domain(D, RULES)
+    domain.state = replace(domain.state, skipped=tuple(Identity(n, 99) for n in range(1, 5000)))
+    domain.step(1.0, measured(120, 1.0))
+    domain.step(1.0, Candidates(D, ALL))
+    domain.step(1.1, VictimStuck(D, BIG.identity))
+    assert len(domain.state.skipped) == 4096
+    assert domain.state.skipped[-1] == BIG.identity
 
 
 def test_every_phase_can_be_reached_and_left() -> None:

@@ -41,7 +41,10 @@ NEVER = {
     ),
     "reap looks up": Never(
         "memreap.reap",
-        tuple(f"memreap.{room}" for room in ("run", "guard", "kill", "report", "cli", "demo")),
+        tuple(
+            f"memreap.{room}"
+            for room in ("run", "guard", "config", "records", "kill", "report", "cli", "demo")
+        ),
     ),
 }
 

@@ -107,6 +107,8 @@ def memreap() -> None:
       memreap kill 4711                       kill one process, wait for its memory
       memreap kill --match 'python train'     everything with that command line
       memreap run -m 4G -- make -j16          a command under a memory budget
+      memreap guard --cgroup /build.slice     a daemon that keeps a cgroup from running out
+      memreap explain                         what happened last, and why
       memreap demo                            see the difference on your machine
     """
 
@@ -290,6 +292,217 @@ def run(protect: str | None, **options: Any) -> None:
     except OSError as error:
         _fail(f"cannot work here: {error}", TROUBLE_OF_RUN)
     sys.exit(code)
+
+
+GUARD_OPTIONS = (
+    click.option("--system", is_flag=True, help="The whole machine: RAM, swap, each NUMA node."),
+    click.option(
+        "--cgroup",
+        "cgroups",
+        multiple=True,
+        metavar="PATH",
+        help="A memory cgroup, v1 or v2, and every one below that has a limit of its own.",
+    ),
+    click.option(
+        "--tree",
+        "trees",
+        multiple=True,
+        type=click.IntRange(min=1),
+        metavar="PID",
+        help="A process and its descendants; needs --limit.",
+    ),
+    click.option("--own", is_flag=True, help="This user's processes, by the machine's memory."),
+    click.option(
+        "--limit",
+        metavar="SIZE",
+        help="The line of those cgroups and trees: 4G, or 90% of a cgroup's own limit.",
+    ),
+    click.option(
+        "--config",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="Read this file alone.",
+    ),
+    click.option(
+        "--patience",
+        "patience_s",
+        type=Seconds(1e-6),
+        metavar="SECONDS",
+        help="How long a victim may make no progress before the next is chosen.  [default: 2]",
+    ),
+    click.option(
+        "--term-first",
+        "term_first_s",
+        type=Seconds(),
+        metavar="SECONDS",
+        help="SIGTERM, and SIGKILL only after so long.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Decide and record; signal nobody."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong."),
+    click.option("--database", type=click.Path(dir_okay=False), metavar="FILE", help="Incidents."),
+    click.option("--socket", type=click.Path(), metavar="PATH", help="Where status asks."),
+)
+
+
+def _guard_options(command: Any) -> Any:
+    for option in reversed(GUARD_OPTIONS):
+        command = option(command)
+    return command
+
+
+@memreap.command(short_help="Guard a machine, cgroups, or process trees.")
+@_guard_options
+@click.option("--check-config", is_flag=True, help="Say what is wrong with the configuration.")
+def guard(check_config: bool, **options: Any) -> None:
+    """Watch what can run out of memory; act before it does; be sure that the memory comes back.
+
+    Each domain (the system, a cgroup, a NUMA node, a process tree) has a line. Over it, the
+    process with the highest badness is killed and reaped; another one only when its memory is
+    back and that was not enough, or when it made no progress for --patience seconds. Policy says
+    who is protected, preferred, avoided. Every decision is recorded: see memreap explain.
+
+    Nothing is guarded that was not asked for, here or in a configuration file (memreap config
+    shows what is in force). What is given here replaces the files' scopes.
+
+    \b
+    Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT end the guard.
+
+    \b
+    Exit codes:
+      0 ended, or nothing left to guard   1 trouble of its own
+      2 usage, or a bad configuration     3 cannot be guarded here
+
+    \b
+    Examples:
+      memreap guard --system --dry-run
+      memreap guard --cgroup /build.slice --limit 90%
+      memreap guard --tree 4711 --limit 8G --term-first 5
+    """
+    from memreap.config.command import check  # noqa: PLC0415
+    from memreap.guard.launch import launch  # noqa: PLC0415
+
+    given = _options(options)
+    if check_config:
+        sys.exit(check(given))
+    launch(given)
+
+
+@memreap.command(name="config", short_help="What the guard is told, and by whom.")
+@_guard_options
+@click.option("--json", "json_", is_flag=True, help="As a list of objects.")
+@click.option("--example", is_flag=True, help="The example file, with every key and its default.")
+def show_config(json_: bool, example: bool, **options: Any) -> None:
+    """Print what is in force, as TOML that could be loaded again, and where each value came from.
+
+    \b
+    Exit codes: 0 printed   2 a file has faults, named by file, line and key
+    """
+    from memreap.config import command  # noqa: PLC0415
+
+    sys.exit(command.example() if example else command.show(_options(options), json_))
+
+
+def _options(given: dict[str, Any]) -> Any:
+    from memreap.config.options import Options  # noqa: PLC0415
+
+    return Options(**given)
+
+
+class Ago(click.ParamType[float]):
+    """``90s``, ``2h``, ``3d``."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Seconds; a usage error for what is no time."""
+        from memreap.telling.incidents import ago_s  # noqa: PLC0415
+
+        try:
+            return value if isinstance(value, float) else ago_s(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _database(given: str | None) -> str:
+    """Where the incidents are: as given, or where a guard of this user writes them."""
+    from memreap.config.places import Places  # noqa: PLC0415
+
+    return given or Places().database()[0]
+
+
+DATABASE = click.option(
+    "--database",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Where the guard writes them; as in its configuration otherwise.",
+)
+
+
+@memreap.command(short_help="List what the guard did.")
+@click.option("--json", "json_", is_flag=True, help="One JSON object an incident on a line.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="At most so many, the newest last.",
+)
+@click.option("--since", "since_s", type=Ago(), metavar="TIME", help="Only the last 90s, 2h, 3d.")
+@DATABASE
+def incidents(json_: bool, limit: int, since_s: float | None, database: str | None) -> None:
+    """List incidents: when, what ran out, who died for it, how fast it was relieved.
+
+    \b
+    Exit codes: 0 listed   2 usage   4 no such database
+    """
+    from memreap.telling.incidents import IncidentsOptions  # noqa: PLC0415
+    from memreap.telling.incidents import incidents as tell  # noqa: PLC0415
+
+    options = IncidentsOptions(
+        json=json_, limit=limit, since_s=since_s, database=_database(database)
+    )
+    sys.exit(tell(options))
+
+
+@memreap.command(short_help="Tell one incident, and why it went as it did.")
+@click.argument("id_", type=click.IntRange(min=1), required=False, metavar="[ID]")
+@click.option("--json", "json_", is_flag=True, help="Everything that was recorded of it.")
+@DATABASE
+def explain(id_: int | None, json_: bool, database: str | None) -> None:
+    """Tell one incident as a person would; the last one where no ID is given.
+
+    What ran out, who was considered with which score and why this one, what was done when, how
+    fast the memory came back, whether anyone else had to die.
+
+    \b
+    Exit codes: 0 told   2 usage   4 no such incident, or database
+    """
+    from memreap.telling.explain import ExplainOptions  # noqa: PLC0415
+    from memreap.telling.explain import explain as tell  # noqa: PLC0415
+
+    sys.exit(tell(ExplainOptions(id=id_, json=json_, database=_database(database))))
+
+
+@memreap.command(short_help="How things are: domains, headroom, who is next and why.")
+@click.option("--json", "json_", is_flag=True, help="As one JSON object.")
+@click.option("--watch", is_flag=True, help="Again each second, until Ctrl-C.")
+@click.option(
+    "--socket",
+    type=click.Path(),
+    metavar="PATH",
+    help="Where the guard answers; as in its configuration otherwise.",
+)
+def status(json_: bool, watch: bool, socket: str | None) -> None:
+    """Ask a running guard how things are.
+
+    \b
+    Exit codes: 0 told   2 usage   3 no guard answers
+    """
+    from memreap.config.places import Places  # noqa: PLC0415
+    from memreap.telling.status import StatusOptions  # noqa: PLC0415
+    from memreap.telling.status import status as tell  # noqa: PLC0415
+
+    sys.exit(tell(StatusOptions(json=json_, watch=watch, socket=socket or Places().socket()[0])))
 
 
 @memreap.command()

@@ -1,14 +1,21 @@
 """Who is the best candidate: the kernel's ``oom_badness`` and ``oom_evaluate_task``. mm/oom_kill.c
 
-Only the arithmetic of choosing lives here, with a reason for everyone who was passed over.
+Only the arithmetic of choosing lives here, with a reason for everyone who was passed over. What
+policy wishes comes first, as long as it helps:
+
+- One who is preferred leads only with DWARF_SHARE of the total or more: to kill a preferred dwarf
+  would relieve nothing.
+- One who is avoided comes last, unless nobody else would help: every other is a dwarf, and all of
+  them together hold less than it does.
 """
 
 from collections.abc import Collection, Iterable
 
-from memreap.decide.events import Candidate, Choice, Identity, Ranked
+from memreap.decide.events import Candidate, Choice, Identity, Ranked, Tier
 
 OOM_SCORE_ADJ_MIN = -1000  # include/uapi/linux/oom.h
 INIT_PID = 1
+DWARF_SHARE = 0.01
 
 
 def badness_pages(candidate: Candidate, totalpages: int) -> int:
@@ -18,18 +25,22 @@ def badness_pages(candidate: Candidate, totalpages: int) -> int:
 
 
 def why_not(
-    candidate: Candidate, protected: Collection[Identity], skipped: Collection[Identity]
+    candidate: Candidate, protected: frozenset[Identity], skipped: frozenset[Identity]
 ) -> str:
     """Why this one must never be chosen; empty when it may be."""
     reasons = (
-        (any(member.pid == INIT_PID for member in candidate.members), "init"),
+        (min(candidate.members).pid == INIT_PID, "init"),
         (candidate.is_kernel_thread, "kernel thread"),
-        (any(member in protected for member in candidate.members), "protected"),
-        (any(member in skipped for member in candidate.members), "skipped"),
+        (bool(candidate.barred), candidate.barred),
+        (not protected.isdisjoint(candidate.members), "protected"),
+        (not skipped.isdisjoint(candidate.members), "skipped"),
         (not candidate.has_mm, "no mm"),
         (candidate.oom_score_adj == OOM_SCORE_ADJ_MIN, "oom_score_adj is -1000"),
     )
-    return next((reason for holds, reason in reasons if holds), "")
+    for holds, reason in reasons:
+        if holds:
+            return reason
+    return ""
 
 
 def choose(
@@ -37,14 +48,35 @@ def choose(
     totalpages: int,
     protected: Collection[Identity] = (),
     skipped: Collection[Identity] = (),
+    *,
+    others: int = 0,
+    others_pages: int = 0,
 ) -> Choice:
     """Rank everyone; the best is the worst. Ties go to the later task, as in the kernel."""
-    judged = [(c, why_not(c, protected, skipped)) for c in candidates]
-    eligible = [Ranked(c, badness_pages(c, totalpages)) for c, reason in judged if not reason]
+    spared, passed_over = frozenset(protected), frozenset(skipped)
+    judged = [(c, why_not(c, spared, passed_over)) for c in candidates]
+    eligible = _ranked([c for c, reason in judged if not reason], totalpages, others_pages)
     barred = [Ranked(c, None, reason) for c, reason in judged if reason]
     # Sorting is stable: turned around afterwards, the later task leads among equals.
-    ranked = sorted(eligible, key=lambda r: r.score_pages or 0)[::-1]
-    return Choice(ranked[0].candidate if ranked else None, (*ranked, *barred))
+    ranked = sorted(eligible, key=lambda r: (r.tier, r.score_pages or 0))[::-1]
+    best = ranked[0].candidate if ranked else None
+    return Choice(best, (*ranked, *barred), others, others_pages)
+
+
+def _ranked(eligible: list[Candidate], totalpages: int, others_pages: int) -> list[Ranked]:
+    dwarf_pages = totalpages * DWARF_SHARE
+    better_pages = [c.pages for c in eligible if c.tier is not Tier.AVOID]
+    dwarfs_only = all(pages < dwarf_pages for pages in better_pages)
+    rest_pages = sum(better_pages) + others_pages
+
+    def tier(c: Candidate) -> Tier:
+        if c.tier is Tier.PREFER and c.pages < dwarf_pages:
+            return Tier.NORMAL
+        if c.tier is Tier.AVOID and dwarfs_only and c.pages > rest_pages:
+            return Tier.NORMAL
+        return c.tier
+
+    return [Ranked(c, badness_pages(c, totalpages), tier=tier(c)) for c in eligible]
 
 
 def as_one(
@@ -54,7 +86,8 @@ def as_one(
 
     Those whom nothing may kill stay candidates of their own, so that the record names them.
     """
-    judged = [(c, why_not(c, protected, ())) for c in candidates]
+    spared = frozenset(protected)
+    judged = [(c, why_not(c, spared, frozenset())) for c in candidates]
     group = [c for c, reason in judged if not reason]
     barred = tuple(c for c, reason in judged if reason)
     if not group:
@@ -67,5 +100,7 @@ def as_one(
         rss_pages=sum(c.rss_pages for c in group),
         swap_pages=sum(c.swap_pages for c in group),
         page_table_pages=sum(c.page_table_pages for c in group),
+        tier=min(c.tier for c in group),
+        domains=tuple(dict.fromkeys(domain for c in group for domain in c.domains)),
     )
     return (whole, *barred)

@@ -5,7 +5,7 @@ come out of it; each names its domain, so that one loop can serve many.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 
@@ -14,6 +14,14 @@ class Identity(NamedTuple):
 
     pid: int
     start_ticks: int
+
+
+class Tier(IntEnum):
+    """How gladly policy gives one up: the higher goes first."""
+
+    AVOID = 0
+    NORMAL = 1
+    PREFER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,9 @@ class Candidate:
     oom_score_adj: int = 0
     has_mm: bool = True
     is_kernel_thread: bool = False
+    tier: Tier = Tier.NORMAL
+    barred: str = ""  # why policy forbids it
+    domains: tuple[str, ...] = ()  # in which it holds memory; empty: only in the one that asks
 
     @property
     def identity(self) -> Identity:
@@ -46,11 +57,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A candidate as it was judged; ``score_pages`` is None for one that must not be chosen."""
+    """A candidate as it was judged; ``score_pages`` is None for one that must not be chosen.
+
+    ``tier`` is the one it was ranked in, which need not be the one that policy wishes for.
+    """
 
     candidate: Candidate
     score_pages: int | None
     why_not: str = ""
+    tier: Tier = Tier.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +74,8 @@ class Choice:
 
     best: Candidate | None
     ranked: tuple[Ranked, ...]
+    others: int = 0  # who were not listed singly, because they are small
+    others_pages: int = 0
 
 
 # What can happen.
@@ -68,22 +85,29 @@ class Choice:
 class Measured:
     """The domain's usage, and the victim's own remaining memory where that is known.
 
-    ``read_s`` is when the reading began: one begun before a release knows nothing of it.
+    ``read_s`` is when the reading began: one begun before a release knows nothing of it. The same
+    goes for ``stalled``, which speaks of a span: the caller lets a new one begin with each release.
     """
 
     domain: str
     read_s: float
     usage_bytes: int
     victim_bytes: int | None = None
+    stalled: bool = False  # PSI: everything stands still for memory
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Everyone in the domain, in the order of the kernel's task list, and whom policy protects."""
+    """Everyone in the domain, in the order of the kernel's task list, and whom policy protects.
+
+    Small ones may be left out, and stand in ``others`` by their number and pages.
+    """
 
     domain: str
     candidates: tuple[Candidate, ...]
     protected: frozenset[Identity] = frozenset()
+    others: int = 0
+    others_pages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +146,31 @@ class VictimRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class VictimShared:
+    """A victim of another domain holds memory here, too: killed, or only asked to go."""
+
+    domain: str
+    victim: Candidate
+    killed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VictimKilled:
+    """The victim was asked to go, and another domain that waits for it has now killed it."""
+
+    domain: str
+    victim: Identity
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed: the domain's own deadline may have come."""
 
     domain: str
 
 
-Event = Measured | Candidates | VictimReleased | VictimExited | VictimStuck | VictimRefused | Tick
+Fate = VictimReleased | VictimExited | VictimStuck | VictimRefused
+Event = Measured | Candidates | VictimShared | VictimKilled | Fate | Tick
 
 
 # What can be done.
@@ -137,8 +179,11 @@ Event = Measured | Candidates | VictimReleased | VictimExited | VictimStuck | Vi
 class What(StrEnum):
     """The turns of an incident that someone may want to read about."""
 
+    WARNED = "warned"
+    EASED = "eased"
     PRESSED = "pressed"
     CHOSEN = "chosen"
+    SHARED = "shared"
     RELEASED = "released"
     SKIPPED = "skipped"
     SPARED = "spared"

@@ -22,3 +22,20 @@ def interval_s(usage_bytes: int, limit_bytes: int, growth_bytes_per_s: float = 0
     if growth_bytes_per_s > 0:
         interval = min(interval, (limit_bytes - usage_bytes) / growth_bytes_per_s / 2)
     return max(interval, FLOOR_S)
+
+
+USUAL_BYTES_PER_S = 2e9  # one process that touches 4 KiB pages as fast as it can, twice over
+WATCH_FLOOR_S = 0.002
+
+
+def watch_interval_s(usage_bytes: int, limit_bytes: int, growth_bytes_per_s: float = 0.0) -> float:
+    """Seconds until the next look at a line that should be noticed when it is crossed.
+
+    At the latest when the line could have been reached from here at the usual pace, and half-way
+    to it when growth was seen; at most once a second.
+    """
+    headroom = limit_bytes - usage_bytes
+    interval = min(headroom / USUAL_BYTES_PER_S, CEILING_S)
+    if growth_bytes_per_s > 0:
+        interval = min(interval, headroom / growth_bytes_per_s / 2)
+    return max(interval, WATCH_FLOOR_S)

@@ -1,0 +1,650 @@
+"""The core: decides and acts. Nothing that it does can wait.
+
+1. One thread, one poll. What may wait is done by a scout, a scribe or a reaper, forked before.
+2. It reads system-wide files, cgroup files and oom_score; never what pins or locks another's mm.
+3. Nothing is imported, mapped or looked up late: all memory is locked and touched at the start.
+4. Whom it signals it holds by a pidfd that was open before anything was read of that process.
+"""
+
+import gc
+import os
+import select
+import time
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from signal import Signals
+from typing import Any
+
+from memreap.decide import pace
+from memreap.decide.domain import Phase
+from memreap.decide.events import (
+    AskCandidates,
+    Candidates,
+    Effect,
+    Event,
+    Identity,
+    Kill,
+    Measured,
+    Report,
+    Skip,
+    Term,
+    Tick,
+    What,
+)
+from memreap.decide.realm import Realm
+from memreap.guard.crew import Scouts, Scribes
+from memreap.guard.gauges import Figures, Gone, NodeGauge, TreeGauge, gauge
+from memreap.guard.hands import Deed, Hands
+from memreap.guard.look import Look
+from memreap.guard.post import FRESH_S, Post, pids_of
+from memreap.guard.reload import Reload
+from memreap.guard.settings import Kind, Scope, Settings
+from memreap.guard.status import domain_status
+from memreap.guard.turns import Turns, record_of
+from memreap.linux import clock, numa, siginfo
+from memreap.linux.notify import Notify, watchdog_interval_s
+from memreap.linux.procfs import Procfs
+from memreap.linux.worker import has_exited
+
+BUSY_INTERVAL_S = 0.005  # between readings while something is under way
+HELPLESS_INTERVAL_S = 0.25
+LOOK_WAIT_S = 0.1  # how long a choice waits for a fresh look, beyond twice what one takes
+STALE_MAX_S = 10.0  # an older look is better waited for
+UNSEEN_WAIT_S = 2.0
+DISCOVER_S = 10.0
+QUIET_S = 2.0  # after the last incident, before spares are made anew
+RESUMED_S = 10.0  # after a suspend, averages of the last 10 s say nothing
+STATUS_AGE_MAX_S = 2.0
+STATUS_WAIT_S = 0.5
+GAUGES_S = 15.0
+SLEEP_MAX_S = 10.0
+LAST_WORDS_S = 1.0
+NEVER_S = float("inf")
+
+# Phases in which nothing is under way.
+AT_EASE = (Phase.CALM, Phase.UNEASY)
+
+
+class Core:
+    """Everything that the guard is, but what may wait."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        crew: tuple[Scouts, Scribes],
+        hands: Hands,
+        signals: int,
+        *,
+        reload_argv: list[str],
+        version: str,
+    ) -> None:
+        """``signals``: a signalfd; ``reload_argv``: a command that prints settings as JSON."""
+        self._settings, self._version = settings, version
+        self._scouts, self._scribes = crew
+        self._hands, self._signals = hands, signals
+        self._procfs = Procfs()
+        self._realm = Realm()
+        self._turns = Turns()
+        self._posts: dict[str, Post] = {}
+        self._events: deque[Event] = deque()
+        self._notify = Notify()
+        self._watchdog_s = watchdog_interval_s()
+        self._reload = Reload(reload_argv)
+        self._said: list[str] = []
+        self._statuses: list[tuple[int, float]] = []
+        self._slept_s, self._resumed_s = clock.slept_s(), -NEVER_S
+        self._quiet_s = self._pet_s = self._discover_s = self._gauges_s = 0.0
+        self._began_wall_s = time.time()
+        self._done = False
+
+    def begin(self) -> None:
+        """Take up every scope. Raises Gone where one of them cannot be guarded."""
+        for scope in self._settings.scopes:
+            self._take_up(scope)
+        now_s = time.monotonic()
+        for post in self._posts.values():
+            self._brief(post, now_s)
+            # Who is there is known before anything happens.
+            self._scouts.tell(_look(post), now_s, expects=True)
+        self._scribes.start(now_s)
+
+    def say(self, line: str) -> None:
+        """One line for people, once."""
+        if line not in self._said:
+            self._said = [*self._said[-99:], line]
+            self._scribes.tell({"say": line})
+
+    @property
+    def means(self) -> list[str]:
+        """What cannot be done here."""
+        return list(dict.fromkeys(m for post in self._posts.values() for m in post.gauge.means))
+
+    def run(self) -> None:
+        """Guard until a signal says otherwise, or nothing is left to guard."""
+        self._notify.send("READY=1", f"STATUS=guarding {', '.join(self._posts)}")
+        for line in self.means:
+            self.say(line)
+        while not self._done and self._posts:
+            self._doze()
+            rang = self._wait()
+            now_s = time.monotonic()
+            self._answer_alarms(rang, now_s)
+            self._hear_signals(now_s)
+            self._hear_scout(now_s)
+            self._hear_scribe(now_s)
+            self._follow(now_s)
+            self._read(now_s)
+            self._tick(now_s)
+            self._keep(now_s)
+        self._end()
+
+    # What happened.
+
+    def _doze(self) -> None:
+        """Glance on while nothing happens.
+
+        Nearly all of a guard's life is spent here, where each wake-up finds cold caches: few
+        steps, no objects.
+        """
+        posts = list(self._posts.values())
+        calm = not (self._hands.deeds or self._hands.asked or self._statuses or self._quiet_s)
+        if not calm or self._realm.deadline_s is not None or not all(map(self._is_calm, posts)):
+            return
+        glances = [(post.gauge.glance, post.rests_below_bytes) for post in posts]
+        if not all(below for _, below in glances):
+            return
+        poll, until_s = self._poll(), self._chores_s()
+        now_s = time.monotonic()
+        while now_s < until_s and not poll.poll(min(pace.CEILING_S, until_s - now_s) * 1000):
+            now_s = time.monotonic()
+            try:
+                if any(glance() >= below for glance, below in glances):
+                    break
+            except OSError:
+                break
+        for post in posts:
+            post.due_s = min(post.due_s, now_s)
+
+    def _is_calm(self, post: Post) -> bool:
+        phase = self._realm.domain(post.name).state.phase
+        return phase is Phase.CALM and post.figures is not None and post.watch_s is None
+
+    def _chores_s(self) -> float:
+        """When something has to be done that is not about memory."""
+        due = [self._discover_s, self._scouts.deadline_s, self._scribes.deadline_s]
+        if self._watchdog_s:
+            due.append(self._pet_s)
+        if self._settings.records.wants_gauges:
+            due.append(self._gauges_s)
+        return min(d for d in due if d is not None)
+
+    def _wait(self) -> set[int]:
+        """Until something happens or is due; the descriptors that are ready."""
+        timeout_s = min(max(0.0, self._due_s() - time.monotonic()), SLEEP_MAX_S)
+        return {fd for fd, _ in self._poll().poll(timeout_s * 1000)}
+
+    def _poll(self) -> select.poll:
+        """Everything that may have something to say."""
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        for fd in (self._scouts.fileno(), self._scribes.fileno(), self._reload.fileno()):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
+        for fd in self._hands.fds():
+            poll.register(fd, select.POLLIN)
+        for post in self._posts.values():
+            for fd, mask in post.gauge.alarms.items():
+                poll.register(fd, mask)
+        return poll
+
+    def _due_s(self) -> float:
+        due = [self._realm.deadline_s, self._hands.deadline_s, self._scouts.deadline_s]
+        due += [self._scribes.deadline_s, self._quiet_s or None]
+        due += [post.due_s for post in self._posts.values()]
+        due += [self._patience_for(post) for post in self._posts.values()]
+        due += [due_s for _, due_s in self._statuses]
+        if self._watchdog_s:
+            due.append(self._pet_s)
+        return min(d for d in due if d is not None)
+
+    def _answer_alarms(self, rang: set[int], now_s: float) -> None:
+        for post in list(self._posts.values()):
+            for fd in rang.intersection(post.gauge.alarms):
+                try:
+                    post.gauge.ring(fd)
+                    post.due_s = now_s
+                except Gone as gone:
+                    self._give_up(post, str(gone))
+                    break
+
+    def _hear_signals(self, now_s: float) -> None:
+        for info in siginfo.read(self._signals):
+            if info.signal is Signals.SIGHUP:
+                micros = int(now_s * 1e6)
+                self._notify.send("RELOADING=1", f"MONOTONIC_USEC={micros}")
+                self._reload.begin()
+            else:
+                self._done = True
+        answer = self._reload.hear()
+        if answer is not None:
+            self._take_settings(answer, now_s)
+
+    def _hear_scout(self, now_s: float) -> None:
+        for message, pidfds in self._scouts.hear(now_s):
+            match message:
+                case {"look": dict(raw)}:
+                    self._take_look(Look.from_message(raw), pidfds, now_s)
+                case {"usage": str(name)} if name in self._posts:
+                    self._take_usage(self._posts[name], message, now_s)
+                case {"discovered": str(name), "paths": list(paths)} if name in self._posts:
+                    self._take_subgroups(self._posts[name], paths)
+                case {"lost": str(name), "why": str(why)} if name in self._posts:
+                    self._give_up(self._posts[name], why)
+
+    def _take_look(self, look: Look, pidfds: dict[int, int], now_s: float) -> None:
+        post = self._posts.get(look.domain)
+        if post is None:
+            for fd in pidfds.values():
+                os.close(fd)
+            return
+        if look.bound and isinstance(post.gauge, NodeGauge):
+            post.gauge.bound_s = post.due_s = now_s
+        post.hot.take(look, pidfds)
+        if post.asked_s is not None:
+            self._answer(post, now_s)
+
+    def _take_usage(self, post: Post, message: dict[str, Any], now_s: float) -> None:
+        assert isinstance(post.gauge, TreeGauge), "only a tree is read by the scout"
+        if message["empty"]:
+            if post.figures is not None or not Path(f"/proc/{post.scope.pid}").exists():
+                self._give_up(post, "nobody of it is left")
+            return
+        post.members = [Identity(*member) for member in message["members"]]
+        post.victim_bytes = message["victim_bytes"]
+        figures = post.gauge.brought(message["usage_bytes"])
+        self._measure(post, message["read_s"], now_s, figures)
+
+    def _hear_scribe(self, now_s: float) -> None:
+        for message in self._scribes.hear(now_s):
+            match message:
+                case {"status": int(number)}:
+                    self._statuses.append((number, now_s + STATUS_WAIT_S))
+                    for post in self._posts.values():
+                        if post.hot.age_s(now_s) > STATUS_AGE_MAX_S:
+                            self._scouts.tell(_look(post), now_s, expects=True)
+                case {"error": str(error)}:
+                    self._notify.send(f"STATUS={error}")
+
+    def _follow(self, now_s: float) -> None:
+        """What became of victims."""
+        self._events.extend(self._hands.departed(now_s))
+        for deed in self._hands.struck():
+            self._write_killed(deed)
+        for deed, fate, outcomes in self._hands.advance(now_s):
+            deed.post.due_s = now_s
+            if fate is not None:
+                self._scouts.tell({"settled": deed.killing.doomed}, now_s)
+                self._events.append(fate)
+                self._run_events(now_s)
+            for outcome in outcomes:
+                turn = self._turns.of_outcome(
+                    deed.post, deed.killing.victim, outcome, deed.incident
+                )
+                self._scribes.write(turn, now_s)
+        self._run_events(now_s)
+
+    # What is read.
+
+    def _read(self, now_s: float) -> None:
+        for post in list(self._posts.values()):
+            if now_s < post.due_s:
+                continue
+            try:
+                figures = post.gauge.read(now_s)
+            except Gone as gone:
+                self._give_up(post, str(gone))
+                continue
+            if figures is None:
+                post.due_s = NEVER_S
+            else:
+                self._measure(post, now_s, now_s, figures)
+
+    def _measure(self, post: Post, read_s: float, now_s: float, figures: Figures) -> None:
+        before = post.figures
+        post.take(now_s, figures)
+        if before is None or before[1:3] != figures[1:3]:  # its limit, or its whole
+            self._realm.set_rules(post.name, post.rules(self._settings, figures))
+        stalled = post.is_stalled(figures) and now_s > self._resumed_s + RESUMED_S
+        self._step(
+            now_s,
+            Measured(post.name, read_s, figures.usage_bytes, post.victim_bytes, stalled=stalled),
+        )
+        if not isinstance(post.gauge, TreeGauge):
+            post.due_s = now_s + self._interval_s(post)
+        self._settle_watch(post, now_s)
+
+    def _interval_s(self, post: Post) -> float:
+        phase = self._realm.domain(post.name).state.phase
+        if phase in AT_EASE:
+            return post.interval_s()
+        return (
+            HELPLESS_INTERVAL_S if phase in (Phase.HELPLESS, Phase.REHEARSED) else BUSY_INTERVAL_S
+        )
+
+    def _settle_watch(self, post: Post, now_s: float) -> None:
+        """Have the scout keep the hot set warm, or let it rest."""
+        wanted_s = post.watch_wanted_s(now_s)
+        if wanted_s != post.watch_s:
+            post.watch_s = wanted_s
+            self._scouts.tell(_watch(post), now_s, expects=wanted_s is not None)
+        full = post.figures is not None and "unbound_usage_bytes" in post.figures.details
+        if full and post.hot.age_s(now_s) > STATUS_AGE_MAX_S:
+            # Full is not enough: is there somebody who may use no other node?
+            self._scouts.tell(_look(post), now_s, expects=True)
+
+    # What is decided, and done.
+
+    def _step(self, now_s: float, event: Event) -> None:
+        self._events.append(event)
+        self._run_events(now_s)
+
+    def _run_events(self, now_s: float) -> None:
+        while self._events:
+            for effect in self._realm.step(now_s, self._events.popleft()):
+                self._do(now_s, effect)
+
+    def _do(self, now_s: float, effect: Effect) -> None:
+        post = self._posts.get(effect.domain)
+        if post is None:
+            return
+        match effect:
+            case AskCandidates():
+                post.asked_s = now_s
+                if post.hot.age_s(now_s) <= FRESH_S:
+                    self._answer(post, now_s)
+                else:
+                    self._scouts.tell(_look(post), now_s, expects=True)
+            case Kill():
+                self._kill(post, effect, now_s)
+            case Term():
+                event = self._hands.ask(post, effect.victim)
+                self._note(event)
+                self._write(post, "asked", now_s)
+            case Skip():
+                self._hands.part(post.name)
+            case Report():
+                self._report(post, effect, now_s)
+
+    def _note(self, event: Event | None) -> None:
+        if event is not None:
+            self._events.append(event)
+
+    def _kill(self, post: Post, effect: Kill, now_s: float) -> None:
+        self._scouts.tell({"doomed": pids_of(effect.victim.members)}, now_s)
+        look = post.hot.look
+        protected = frozenset(
+            member.pid
+            for seen in (look.seen if look else ())
+            if seen.candidate.barred
+            for member in seen.candidate.members
+        )
+        event = self._hands.kill(post, effect.victim, protected)
+        post.deciding_s = time.monotonic() - post.answered_s
+        self._note(event)
+        if event is None:
+            self._quiet_s = now_s + QUIET_S
+        post.due_s = now_s
+
+    def _answer(self, post: Post, now_s: float) -> None:
+        """Tell the domain who is in it, as far as they are still there and held."""
+        post.asked_s, post.answered_s = None, time.monotonic()
+        hot, look = post.hot, post.hot.look
+        if look is None:
+            self._step(now_s, Candidates(post.name, ()))
+            return
+        there = {pid for pid, fd in hot.pidfds.items() if not has_exited(fd)}
+        candidates = tuple(
+            seen.candidate
+            for seen in look.seen
+            if seen.candidate.barred or any(m.pid in there for m in seen.candidate.members)
+        )
+        self._step(
+            now_s,
+            Candidates(post.name, candidates, others=look.others, others_pages=look.others_pages),
+        )
+
+    def _patience_for(self, post: Post) -> float | None:
+        """Until when a choice waits for a fresh look."""
+        if post.asked_s is None:
+            return None
+        if post.hot.age_s(post.asked_s) > STALE_MAX_S:
+            return post.asked_s + UNSEEN_WAIT_S
+        return post.asked_s + LOOK_WAIT_S + 2 * self._scouts.took_s
+
+    def _report(self, post: Post, report: Report, now_s: float) -> None:
+        if report.what is What.PRESSED:
+            self._turns.begin_incident(post)
+        if report.what is What.CHOSEN:
+            post.chosen_s = now_s
+        turn = self._turns.of_report(post, report, dry_run=self._settings.dry_run)
+        if report.what is What.RELEASED:
+            back = sum(
+                deed.killing.released_bytes
+                for deed in self._hands.deeds
+                if report.victim and deed.killing.victim.identity == report.victim.identity
+            )
+            turn["figures"] |= {"released_bytes": back, "seconds": report.at_s - post.chosen_s}
+        self._scribes.write(turn, now_s)
+        if report.what is What.RELIEVED:
+            post.incident = None
+            self._quiet_s = now_s + QUIET_S
+
+    def _write(self, post: Post, what: str, now_s: float) -> None:
+        victim = self._realm.domain(post.name).state.victim
+        looked = post.hot.seen(victim.identity) if victim else None
+        record = looked.as_record() if looked else None
+        self._scribes.write(self._turns.turn(post, what, now_s, victim=record), now_s)
+
+    def _write_killed(self, deed: Deed) -> None:
+        at_s = deed.killing.killed_s
+        assert at_s is not None, "it was struck"
+        record = record_of(deed.killing.victim, deed.post.hot.look)
+        turn = self._turns.turn(
+            deed.post,
+            "killed",
+            at_s,
+            victim=record,
+            incident=deed.incident,
+            figures={"deciding_s": deed.post.deciding_s},
+        )
+        self._scribes.write(turn, at_s)
+
+    def _tick(self, now_s: float) -> None:
+        deadline_s = self._realm.deadline_s
+        if deadline_s is not None and now_s >= deadline_s:
+            for name in list(self._posts):
+                self._step(now_s, Tick(name))
+        for post in list(self._posts.values()):
+            until_s = self._patience_for(post)
+            if until_s is not None and now_s >= until_s:
+                self._answer(post, now_s)  # with what is known
+
+    # What is kept going.
+
+    def _keep(self, now_s: float) -> None:
+        slept_s = clock.slept_s()
+        if slept_s - self._slept_s > 1:
+            self._resumed_s = now_s
+        self._slept_s = slept_s
+        if self._scouts.is_lost(now_s):
+            self._replace_scout(now_s)
+        self._scribes.check(now_s)
+        if self._watchdog_s and now_s >= self._pet_s:
+            self._notify.send("WATCHDOG=1")
+            self._pet_s = now_s + self._watchdog_s
+        if self._quiet_s and now_s >= self._quiet_s and not self._hands.deeds:
+            self._quiet_s = 0.0
+            self._hands.rest()
+            self._scouts.refill()
+            gc.collect()
+        if now_s >= self._discover_s:
+            self._discover_s = now_s + DISCOVER_S
+            for post in self._posts.values():
+                if post.scope.subgroups and post.scope.kind in (Kind.SYSTEM, Kind.CGROUP):
+                    self._scouts.tell({"discover": post.name}, now_s)
+        self._tell_status(now_s)
+
+    def _replace_scout(self, now_s: float) -> None:
+        if not self._scouts.replace(now_s):
+            return
+        pid, command_only = self._scouts.hostages[-1] if self._scouts.hostages else (0, False)
+        what = "the command line of " if command_only else ""
+        self.say(f"a scout was lost{f' reading {what}pid {pid}' if pid else ''}: replaced")
+        self._quiet_s = now_s + QUIET_S
+        for post in self._posts.values():
+            self._brief(post, now_s)
+            if post.watch_s is not None:
+                self._scouts.tell(_watch(post), now_s)
+            if post.asked_s is not None:
+                self._scouts.tell(_look(post), now_s, expects=True)
+
+    def _brief(self, post: Post, now_s: float) -> None:
+        self._scouts.tell({"ward": post.order()}, now_s)
+        doomed = [pid for deed in self._hands.deeds for pid in deed.killing.doomed]
+        if doomed:
+            self._scouts.tell({"doomed": doomed}, now_s)
+
+    def _tell_status(self, now_s: float) -> None:
+        if self._statuses:
+            fresh = all(p.hot.age_s(now_s) <= STATUS_AGE_MAX_S for p in self._posts.values())
+            due = [number for number, due_s in self._statuses if fresh or now_s >= due_s]
+            self._statuses = [s for s in self._statuses if s[0] not in due]
+            for number in due:
+                self._scribes.tell({"status": self._status(now_s), "id": number})
+        records = self._settings.records
+        if records.wants_gauges and now_s >= self._gauges_s:
+            self._gauges_s = now_s + GAUGES_S
+            self._scribes.tell({"gauges": self._status(now_s)})
+
+    def _status(self, now_s: float) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "version": self._version,
+            "started_wall_s": self._began_wall_s,
+            "dry_run": self._settings.dry_run,
+            "means": self.means,
+            "scout": {
+                "restarts": self._scouts.restarts,
+                "age_s": now_s - self._scouts.heard_s if self._scouts.heard_s else None,
+            },
+            "scribe": {"restarts": self._scribes.restarts},
+            "incidents": self._turns.incidents,
+            "kills": self._hands.kills,
+            "domains": [domain_status(post, self._realm) for post in self._posts.values()],
+        }
+
+    # What is guarded.
+
+    def _take_up(self, scope: Scope) -> None:
+        post = Post(scope, gauge(scope, self._procfs))
+        figures = post.gauge.read(time.monotonic())
+        if figures is None:
+            assert isinstance(post.gauge, TreeGauge), "every other gauge reads"
+            figures = post.gauge.brought(0)
+        else:
+            post.figures = figures
+        self._posts[scope.name] = post
+        self._realm.add(scope.name, post.rules(self._settings, figures))
+        if scope.kind is Kind.SYSTEM and scope.nodes and len(numbers := numa.nodes()) > 1:
+            for number in numbers:
+                self._take_up(_node_scope(scope, number))
+
+    def _take_subgroups(self, post: Post, paths: list[str]) -> None:
+        for path in paths:
+            name = f"cgroup:{path}"
+            if name in self._posts or path == post.scope.path:
+                continue
+            limit = post.scope.limit if post.scope.limit and post.scope.limit.share else None
+            scope = replace(
+                post.scope, kind=Kind.CGROUP, name=name, path=path, limit=limit, subgroups=False
+            )
+            try:
+                self._take_up(scope)
+            except Gone:
+                continue
+            self._brief(self._posts[name], time.monotonic())
+
+    def _give_up(self, post: Post, why: str) -> None:
+        """Guard it no longer: it is gone."""
+        self._realm.remove(post.name)
+        self._posts.pop(post.name, None)
+        self._scouts.tell({"forget": post.name}, time.monotonic())
+        self._hands.part(post.name)
+        post.close()
+        self.say(f"{post.name}: guarded no longer: {why}")
+
+    def _take_settings(self, answer: "Settings | str", now_s: float) -> None:
+        """Go on with new settings, or with the old ones where the new are bad."""
+        if isinstance(answer, str):
+            self.say(f"the configuration was not reloaded, the old one stays: {answer}")
+        else:
+            self._change(answer, now_s)
+        self._notify.send("READY=1", f"STATUS=guarding {', '.join(self._posts)}")
+
+    def _change(self, settings: Settings, now_s: float) -> None:
+        old, self._settings = self._settings, settings
+        self._change_scopes(old, settings)
+        for post in self._posts.values():
+            if post.figures is not None:
+                self._realm.set_rules(post.name, post.rules(settings, post.figures))
+        if settings.policy != old.policy:
+            self._scouts.renew(settings.policy)
+            for post in self._posts.values():
+                post.forget()
+        for post in self._posts.values():
+            self._brief(post, now_s)
+            self._scouts.tell(_look(post), now_s, expects=True)
+        self._scribes.tell({"settings": settings.as_message()["records"]})
+        self.say(f"the configuration was reloaded ({time.strftime('%H:%M:%S')})")
+
+    def _change_scopes(self, old: Settings, new: Settings) -> None:
+        wanted = {scope.name: scope for scope in new.scopes}
+        known = {scope.name: scope for scope in old.scopes}
+        for name, post in list(self._posts.items()):
+            if name in known and wanted.get(name) != known[name]:
+                self._give_up(post, "the configuration changed")
+        for scope in new.scopes:
+            if scope.name not in self._posts:
+                try:
+                    self._take_up(scope)
+                except Gone as gone:
+                    self.say(f"{scope.name}: not guarded: {gone}")
+
+    def _end(self) -> None:
+        """See the last victims off, and leave nothing behind."""
+        self._notify.send("STOPPING=1")
+        deadline_s = time.monotonic() + LAST_WORDS_S
+        while self._hands.deeds and time.monotonic() < deadline_s:
+            time.sleep(BUSY_INTERVAL_S)
+            self._follow(time.monotonic())
+        for post in list(self._posts.values()):
+            post.close()
+        self._hands.close()
+        self._scouts.close()
+        self._scribes.close(LAST_WORDS_S)
+        self._reload.close()
+
+
+def _look(post: Post) -> dict[str, Any]:
+    return {"look": post.name, "number": 1, "quick": True}
+
+
+def _watch(post: Post) -> dict[str, Any]:
+    if post.watch_s is None:
+        return {"rest": post.name}
+    return {"watch": post.name, "every_s": post.watch_s}
+
+
+def _node_scope(scope: Scope, number: int) -> Scope:
+    return replace(scope, kind=Kind.NODE, name=f"node{number}", limit=None, nodes=False)

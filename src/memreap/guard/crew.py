@@ -1,0 +1,307 @@
+"""The core's side of its children: keeps a scout and a scribe at work, whatever becomes of them.
+
+Nothing here waits for them. A scout that hangs is replaced by one that was forked before; a scribe
+that is gone, or does not answer, is replaced, and told again what it had not written down.
+"""
+
+import contextlib
+import os
+import signal
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from memreap.decide.policy import Policy
+from memreap.guard import scout as scout_
+from memreap.guard.reading import Mark
+from memreap.linux.worker import Line, Worker, go_by
+
+SILENCE_S = 0.25  # a scout that was asked may take so long, or five times as long as it last took
+SILENCE_FACTOR = 5
+BACKOFF_S = (0.0, 0.1, 1.0, 5.0, 30.0)  # between one replacement and the next, while they fail
+HEALTHY_S = 60.0
+UNWRITTEN_MAX = 2000
+DEAF_S = 10.0  # a scribe that has not written down anything for so long is replaced
+
+
+class Backoff:
+    """When somebody may be replaced again."""
+
+    def __init__(self) -> None:
+        """At once, the first time."""
+        self._failures = 0
+        self._due_s = self._began_s = 0.0
+
+    def may(self, now_s: float) -> bool:
+        """Whether it is time."""
+        return now_s >= self._due_s
+
+    def note(self, now_s: float) -> None:
+        """Somebody was replaced just now."""
+        if now_s - self._began_s > HEALTHY_S:
+            self._failures = 0
+        self._due_s = now_s + BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
+        self._failures += 1
+        self._began_s = now_s
+
+    @property
+    def due_s(self) -> float:
+        """When."""
+        return self._due_s
+
+
+class Recruit:
+    """One scout, and the mark that tells whom it reads."""
+
+    def __init__(self, policy: Policy, core_pid: int) -> None:
+        """Fork it. Raises OSError."""
+        self.mark = Mark()
+        body = partial(_scout, policy=policy, mark=self.mark, core_pid=core_pid)
+        self.worker = Worker(body)
+
+
+def _scout(line: Line, policy: Policy, mark: Mark, core_pid: int) -> None:
+    _unblock_signals()
+    scout_.run(line, policy, mark, core_pid)
+
+
+def _unblock_signals() -> None:
+    """Whoever is started from here must not inherit what the core blocked for its signalfd."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+class Scouts:
+    """The scout at work, and one in waiting."""
+
+    def __init__(self, policy: Policy, core_pid: int) -> None:
+        """Fork both. Raises OSError where not even the first can be had."""
+        self._policy, self._core_pid = policy, core_pid
+        self.restarts = 0
+        self.heard_s = 0.0
+        self.took_s = 0.0
+        self.hostages: list[tuple[int, bool]] = []  # (pid, only its command line)
+        self._asked_s: float | None = None
+        self._asked_mark = (0, False)
+        self._held: dict[int, int] = {}
+        self._backoff = Backoff()
+        self._now: Recruit | None = Recruit(policy, core_pid)
+        self._spare: Recruit | None = None
+        self.refill()
+
+    def refill(self) -> None:
+        """Fork the one in waiting, if it is not there."""
+        if self._spare is None:
+            with contextlib.suppress(OSError):
+                self._spare = Recruit(self._policy, self._core_pid)
+
+    def fileno(self) -> int:
+        """What to poll; -1 while there is no scout."""
+        return self._now.worker.fileno() if self._now else -1
+
+    @property
+    def pids(self) -> list[int]:
+        """Of both."""
+        return [post.worker.pid for post in (self._now, self._spare) if post]
+
+    def tell(self, order: dict[str, Any], now_s: float, *, expects: bool = False) -> None:
+        """Give an order; ``expects``: an answer must come."""
+        if self._now is None or not self._now.worker.tell(order):
+            expects = True  # its line is full, or it is gone: that is silence, too
+        if expects and self._asked_s is None:
+            self._asked_s = now_s
+            self._asked_mark = self._now.mark.get() if self._now else (0, False)
+
+    def hear(self, now_s: float) -> list[tuple[dict[str, Any], dict[int, int]]]:
+        """Everything it said: (message, pidfds by pid; for a look alone)."""
+        said: list[tuple[dict[str, Any], dict[int, int]]] = []
+        if self._now is None:
+            return said
+        for raw, fds in self._now.worker.hear():
+            message = cast("dict[str, Any]", raw)
+            self.heard_s, self._asked_s = now_s, None
+            match message:
+                case {"held": list(pids)}:
+                    self._held.update(zip(pids, fds, strict=False))
+                case {"look": dict(look)}:
+                    held, self._held = self._held, {}
+                    self.took_s = float(look["took_s"])
+                    said.append((message, held))
+                case _:
+                    said.append((message, {}))
+        return said
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When to ask ``is_lost`` at the latest."""
+        if self._now is None:
+            return self._backoff.due_s
+        return None if self._asked_s is None else self._asked_s + self._patience_s
+
+    @property
+    def _patience_s(self) -> float:
+        return max(SILENCE_S, self.took_s * SILENCE_FACTOR)
+
+    def is_lost(self, now_s: float) -> bool:
+        """Whether it ended, or hangs: silent though asked, and still at the same process."""
+        if self._now is None or self._now.worker.ended:
+            return True
+        if self._asked_s is None or now_s < self._asked_s + self._patience_s:
+            return False
+        mark = self._now.mark.get()
+        if mark != self._asked_mark:  # slow, not stuck
+            self._asked_s, self._asked_mark = now_s, mark
+            return False
+        return True
+
+    def replace(self, now_s: float) -> bool:
+        """Give it up for the one in waiting; False where none can be had yet."""
+        if self._now is not None:
+            pid, waits = self._now.mark.get()
+            if pid and (pid, waits) not in self.hostages:
+                self.hostages = [*self.hostages[-63:], (pid, waits)]
+            self._now.worker.give_up()
+            self._now = None
+        for fd in self._held.values():
+            os.close(fd)
+        self._held, self._asked_s = {}, None
+        if self._spare is not None:
+            self._now, self._spare = self._spare, None
+        elif self._backoff.may(now_s):
+            self._backoff.note(now_s)
+            with contextlib.suppress(OSError):
+                self._now = Recruit(self._policy, self._core_pid)
+        if self._now is None:
+            return False
+        self.restarts += 1
+        for pid, waits in self.hostages:
+            self._now.worker.tell({"avoid": pid, "muted": waits})
+        return True
+
+    def renew(self, policy: Policy) -> None:
+        """Fork both anew, with another policy."""
+        self.close()
+        self._policy = policy
+        with contextlib.suppress(OSError):
+            self._now = Recruit(policy, self._core_pid)
+        self.refill()
+
+    def close(self) -> None:
+        """Send both away."""
+        for post in (self._now, self._spare):
+            if post is not None:
+                post.worker.give_up()
+        self._now = self._spare = None
+
+
+class Scribes:
+    """The scribe at work, and what it has not written down yet."""
+
+    def __init__(self, body: Callable[[Line], None]) -> None:
+        """Fork it; one that cannot be had now is tried again later."""
+        self._body = body
+        self.restarts = -1
+        self._backoff = Backoff()
+        self._unwritten: deque[dict[str, Any]] = deque(maxlen=UNWRITTEN_MAX)
+        self._told = 0  # how many of these it was told
+        self._oldest_s: float | None = None
+        self._worker: Worker | None = None
+
+    def start(self, now_s: float) -> None:
+        """Fork it, if it is time."""
+        if self._worker is not None or not self._backoff.may(now_s):
+            return
+        self._backoff.note(now_s)
+        with contextlib.suppress(OSError):
+            self._worker = Worker(partial(_scribe, body=self._body))
+            self.restarts += 1
+            self._told = 0
+            self._oldest_s = now_s if self._unwritten else None
+
+    def fileno(self) -> int:
+        """What to poll; -1 while there is no scribe."""
+        return self._worker.fileno() if self._worker else -1
+
+    @property
+    def pids(self) -> list[int]:
+        """Its pid, if it is there."""
+        return [self._worker.pid] if self._worker else []
+
+    def write(self, turn: dict[str, Any], now_s: float) -> None:
+        """Have it written down, now or when somebody is there to do it."""
+        full = len(self._unwritten) == UNWRITTEN_MAX
+        self._unwritten.append(turn)
+        self._told -= full and self._told > 0
+        self._oldest_s = self._oldest_s or now_s
+        self.flush()
+
+    def flush(self) -> None:
+        """Tell what was not told yet."""
+        while self._worker is not None and self._told < len(self._unwritten):
+            if not self._worker.tell(self._unwritten[self._told]):
+                return
+            self._told += 1
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Say something that may be lost."""
+        if self._worker is not None:
+            self._worker.tell(message)
+
+    def hear(self, now_s: float) -> list[dict[str, Any]]:
+        """Everything it said, but what it has written down."""
+        said: list[dict[str, Any]] = []
+        if self._worker is None:
+            return said
+        for raw, _ in self._worker.hear():
+            message = cast("dict[str, Any]", raw)
+            match message:
+                case {"acked": int(seq)}:
+                    self._written(seq, now_s)
+                case {"waiting": int()}:  # its disk is full, or locked: replacing it would not help
+                    self._oldest_s = now_s
+                case _:
+                    said.append(message)
+        self.flush()
+        return said
+
+    def _written(self, seq: int, now_s: float) -> None:
+        while self._unwritten and self._unwritten[0]["turn"] <= seq:
+            self._unwritten.popleft()
+            self._told = max(0, self._told - 1)
+        self._oldest_s = now_s if self._unwritten else None
+
+    def check(self, now_s: float) -> None:
+        """Replace one that is gone or deaf."""
+        worker = self._worker
+        deaf = self._oldest_s is not None and now_s - self._oldest_s > DEAF_S
+        if worker is not None and (worker.ended or deaf):
+            worker.give_up()
+            self._worker = None
+        self.start(now_s)
+        self.flush()
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When to check at the latest."""
+        if self._worker is None:
+            return self._backoff.due_s
+        return None if self._oldest_s is None else self._oldest_s + DEAF_S
+
+    def close(self, patience_s: float) -> None:
+        """Let it write down what is left, for a while; then let it go."""
+        if self._worker is not None:
+            self.flush()
+            for raw, _ in self._worker.hear_within(patience_s if self._unwritten else 0.0):
+                match raw:
+                    case {"acked": int(seq)}:
+                        self._written(seq, 0.0)
+                if not self._unwritten:
+                    break
+            self._worker.give_up()
+        self._worker = None
+
+
+def _scribe(line: Line, body: Callable[[Line], None]) -> None:
+    _unblock_signals()
+    go_by("memreap-scribe")
+    body(line)

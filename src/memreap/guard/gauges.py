@@ -1,0 +1,380 @@
+"""What a domain uses and may use, as the core reads it: on kept descriptors, never waiting.
+
+Only figures live here. Every domain is told as one number against one line, so that its life can
+be the same whatever runs out: ``limit_bytes - usage_bytes`` is how far the line is away.
+Where RAM and swap can both run out, the domain is over its line when both are.
+"""
+
+import contextlib
+import os
+import select
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from memreap.guard.settings import Kind, Scope
+from memreap.linux.cgroups import CgroupMemory, Events, Threshold
+from memreap.linux.meminfo import Meminfo
+from memreap.linux.numa import Node
+from memreap.linux.pressure import Pressure, Trigger
+from memreap.linux.procfs import Procfs
+
+TRIGGER_STALL_US = 100_000
+TRIGGER_WINDOW_US = 1_000_000
+# Where v1's bell is hung, in shares of the way to the line.
+BELLS = (0.5, 0.75, 0.9, 1.0)
+LIMIT_AGE_MAX_S = 5.0
+BOUND_AGE_MAX_S = 5.0
+DEFAULT_CGROUP_SHARE = 0.95
+DEFAULT_NODE_SHARE = 0.97
+
+
+class Gone(Exception):  # noqa: N818 - an answer, not an error
+    """The domain is not there any more, or cannot be had; and why."""
+
+
+class Figures(NamedTuple):
+    """One reading."""
+
+    usage_bytes: int
+    limit_bytes: int
+    whole_bytes: int  # what oom_score_adj is a share of
+    stall_share: float | None  # of the last 10 s, in which everything stood still for memory
+    details: dict[str, float]
+
+
+class Gauge(Protocol):
+    """Reads one domain."""
+
+    means: list[str]  # what it lacks here
+    alarms: dict[int, int]  # descriptor -> what to poll it for
+
+    def read(self, now_s: float) -> Figures | None:
+        """The figures now; None where they are brought by the scout. Raises Gone."""
+        ...
+
+    def glance(self) -> int:
+        """At least what is in use, as cheaply as can be. Raises OSError."""
+        ...
+
+    def ring(self, fd: int) -> None:
+        """Silence an alarm that rang."""
+        ...
+
+    def rests(self, usage_bytes: int) -> bool:
+        """Whether an alarm will wake us before the line is near: no need to look often."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class Stalls:
+    """Time lost to memory, and the kernel's alarm on it, where there are such."""
+
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+        """``path``: of a pressure file; without one, nothing is known."""
+        self.missing = ""
+        self.trigger: Trigger | None = None
+        self._pressure: Pressure | None = None
+        try:
+            if path is None:
+                raise FileNotFoundError(2, "no such file")
+            self._pressure = Pressure(path)
+            with contextlib.suppress(OSError):
+                self.trigger = Trigger(path, "some", TRIGGER_STALL_US, TRIGGER_WINDOW_US)
+        except OSError as error:
+            self.missing = f"no PSI ({error.strerror}): stalls are not seen, only the counters"
+
+    def share(self) -> float | None:
+        """Of the last 10 s."""
+        if self._pressure is None:
+            return None
+        try:
+            return self._pressure.read().full_avg10 / 100
+        except OSError:
+            return None
+
+    @property
+    def alarms(self) -> dict[int, int]:
+        """What to poll."""
+        return {self.trigger.fileno(): select.POLLPRI} if self.trigger else {}
+
+    def close(self) -> None:
+        """Let go of it."""
+        for kept in (self._pressure, self.trigger):
+            if kept is not None:
+                kept.close()
+        self._pressure = self.trigger = None
+
+
+class SystemGauge:
+    """The machine, for everybody or for one user: RAM and swap together."""
+
+    def __init__(self, scope: Scope, procfs: Procfs) -> None:
+        """Open it. Raises OSError."""
+        self._scope = scope
+        self._meminfo = Meminfo(procfs)
+        self._stalls = Stalls(f"{procfs.root}/pressure/memory")
+        self.means = [self._stalls.missing] if self._stalls.missing else []
+        self.alarms = self._stalls.alarms
+
+    def read(self, now_s: float) -> Figures:
+        """From /proc/meminfo."""
+        del now_s
+        memory, scope = self._meminfo.read(), self._scope
+        spare = memory.available_bytes - scope.available_min.of(memory.total_bytes)
+        limit_bytes = memory.total_bytes - scope.available_min.of(memory.total_bytes)
+        if memory.swap_total_bytes:
+            swap_min = scope.swap_free_min.of(memory.swap_total_bytes)
+            spare = max(spare, memory.swap_free_bytes - swap_min)
+        details: dict[str, float] = {
+            "available_bytes": memory.available_bytes,
+            "swap_free_bytes": memory.swap_free_bytes,
+            "tmpfs_bytes": memory.tmpfs_bytes,
+            "zram_bytes": memory.zram_bytes,
+        }
+        whole = memory.total_bytes + memory.swap_total_bytes
+        stall = self._stalls.share()
+        return Figures(max(0, limit_bytes - spare), limit_bytes, whole, stall, details)
+
+    def glance(self) -> int:
+        """The same: it is one read."""
+        return self.read(0.0).usage_bytes
+
+    def ring(self, fd: int) -> None:
+        """A trigger silences itself."""
+
+    def rests(self, usage_bytes: int) -> bool:
+        """A stall comes late: never."""
+        del usage_bytes
+        return False
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._meminfo.close()
+        self._stalls.close()
+
+
+class CgroupGauge:
+    """A memory cgroup: what it holds and cannot give back, against its own limit or ours."""
+
+    def __init__(self, scope: Scope, procfs: Procfs) -> None:
+        """Open it. Raises OSError, or Gone where it has no limit and none was given."""
+        self._scope = scope
+        self._memory = CgroupMemory(Path(scope.path))
+        self._system = Meminfo(procfs)
+        self._limit_s = -1e9
+        self._limit_bytes = self._whole_bytes = 0
+        self._bells: list[Threshold] = []
+        self._bell_marks: tuple[int, ...] = ()
+        self._events: Events | None = None
+        self._stalls = Stalls(self._memory.pressure_path())
+        self.means = [self._stalls.missing] if self._stalls.missing else []
+        self.alarms: dict[int, int] = {}
+        try:
+            self._settle_limit(0.0)
+        except BaseException:
+            self.close()
+            raise
+        with contextlib.suppress(OSError):
+            self._events = Events(Path(scope.path))
+            self.alarms[self._events.fileno()] = select.POLLPRI
+        self.alarms |= self._stalls.alarms
+
+    def read(self, now_s: float) -> Figures:
+        """Cheaply while it is far from its line; what can be reclaimed is asked for near it."""
+        try:
+            if now_s - self._limit_s > LIMIT_AGE_MAX_S:
+                self._settle_limit(now_s)
+            usage, limit = self._memory.usage_bytes(), self._limit_bytes
+            details: dict[str, float] = {"charged_bytes": usage}
+            if usage > limit * BELLS[0]:
+                reclaimable = self._memory.reclaimable_bytes()
+                details["reclaimable_bytes"] = reclaimable
+                usage = max(0, usage - reclaimable)
+            if usage > limit and (room := self._swap_room_bytes()) > 0:
+                details["swap_room_bytes"] = room
+                usage = max(0, limit - room)
+        except OSError as error:
+            raise Gone(f"{self._scope.path}: {error.strerror}") from error
+        stall = self._stalls.share() if usage > limit * BELLS[0] else None
+        return Figures(usage, limit, self._whole_bytes, stall, details)
+
+    def glance(self) -> int:
+        """What is charged to it."""
+        return self._memory.usage_bytes()
+
+    def ring(self, fd: int) -> None:
+        """Silence a bell, or read the events."""
+        for bell in self._bells:
+            if bell.fileno() == fd:
+                bell.drain()
+        if self._events is not None and self._events.fileno() == fd:
+            try:
+                self._events.read()
+            except OSError as error:
+                raise Gone(f"{self._scope.path}: {error.strerror}") from error
+
+    def rests(self, usage_bytes: int) -> bool:
+        """Below the first bell."""
+        return bool(self._bell_marks) and usage_bytes < self._bell_marks[0]
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._memory.close()
+        self._system.close()
+        self._stalls.close()
+        for kept in (*self._bells, self._events):
+            if kept is not None:
+                kept.close()
+        self._bells, self._events = [], None
+
+    def _settle_limit(self, now_s: float) -> None:
+        """Read its limit anew; somebody may have changed it."""
+        total = self._system.read().total_bytes
+        own = self._memory.limit_bytes(total)
+        wanted = self._scope.limit
+        if own is None and (wanted is None or wanted.bytes is None):
+            raise Gone(f"{self._scope.path} has no memory limit: give one (--limit 4G, limit = )")
+        self._whole_bytes = total if own is None else own
+        share = wanted.of(self._whole_bytes) if wanted else 0
+        limit = share or int(self._whole_bytes * DEFAULT_CGROUP_SHARE)
+        if own is None:
+            self._whole_bytes = limit
+        self._limit_s = now_s
+        if limit != self._limit_bytes:
+            self._limit_bytes = limit
+            self._hang_bells()
+
+    def _hang_bells(self) -> None:
+        for bell in self._bells:
+            self.alarms.pop(bell.fileno(), None)
+            bell.close()
+        self._bells, marks = [], tuple(int(share * self._limit_bytes) for share in BELLS)
+        with contextlib.suppress(OSError):
+            for mark in marks:
+                self._bells.append(Threshold(Path(self._scope.path), mark))
+        self._bell_marks = marks if len(self._bells) == len(marks) else ()
+        self.alarms |= {bell.fileno(): select.POLLIN for bell in self._bells}
+
+    def _swap_room_bytes(self) -> int:
+        """What could still be swapped out before swap counts as full."""
+        system = self._system.read()
+        if not system.swap_total_bytes:
+            return 0
+        free = system.swap_free_bytes
+        own = swap_max_bytes(self._scope.path)
+        total = system.swap_total_bytes
+        if own is not None:
+            total, free = min(total, own), min(free, own - self._memory.swap_bytes())
+        return free - self._scope.swap_free_min.of(total)
+
+
+def swap_max_bytes(directory: str) -> int | None:
+    """A v2 cgroup's memory.swap.max; None where it has none of its own."""
+    with contextlib.suppress(OSError, ValueError), open(f"{directory}/memory.swap.max") as file:
+        return int(file.read())
+    return None
+
+
+class NodeGauge:
+    """A NUMA node. Full is not enough: it counts only while somebody may use no other node."""
+
+    def __init__(self, scope: Scope, number: int) -> None:
+        """Open it. Raises OSError."""
+        self._limit = scope.limit
+        self._node = Node(number)
+        self.number = number
+        self.means: list[str] = []
+        self.alarms: dict[int, int] = {}
+        self.bound_s = -1e9  # when a look last found somebody who is bound to it
+
+    def read(self, now_s: float) -> Figures:
+        """From the node's meminfo."""
+        try:
+            memory = self._node.read()
+        except OSError as error:
+            raise Gone(f"node {self.number}: {error.strerror}") from error
+        whole = memory.total_bytes
+        limit = (self._limit.of(whole) if self._limit else 0) or int(whole * DEFAULT_NODE_SHARE)
+        usage = whole - memory.available_bytes
+        details: dict[str, float] = {"available_bytes": memory.available_bytes}
+        if usage > limit and now_s - self.bound_s > BOUND_AGE_MAX_S:
+            details["unbound_usage_bytes"] = usage
+            usage = limit
+        return Figures(usage, limit, whole, None, details)
+
+    def glance(self) -> int:
+        """The same: it is one read."""
+        memory = self._node.read()
+        return memory.total_bytes - memory.available_bytes
+
+    def ring(self, fd: int) -> None:
+        """There is no alarm."""
+
+    def rests(self, usage_bytes: int) -> bool:
+        """There is no alarm."""
+        del usage_bytes
+        return False
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._node.close()
+
+
+class TreeGauge:
+    """A process tree: read by the scout, since its files pin an mm."""
+
+    def __init__(self, scope: Scope) -> None:
+        """Nothing was brought yet."""
+        self.limit_bytes = scope.limit.bytes or 0 if scope.limit else 0
+        self.means: list[str] = []
+        self.alarms: dict[int, int] = {}
+
+    def read(self, now_s: float) -> None:
+        """It is brought, not read."""
+        del now_s
+
+    def brought(self, usage_bytes: int) -> Figures:
+        """What the scout read."""
+        return Figures(usage_bytes, self.limit_bytes, self.limit_bytes, None, {})
+
+    def glance(self) -> int:
+        """Nothing: the scout looks."""
+        return 0
+
+    def ring(self, fd: int) -> None:
+        """There is no alarm."""
+
+    def rests(self, usage_bytes: int) -> bool:
+        """The scout looks."""
+        del usage_bytes
+        return True
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+AnyGauge = SystemGauge | CgroupGauge | NodeGauge | TreeGauge
+
+
+def node_number(name: str) -> int:
+    """Of a domain named ``node1``."""
+    return int(name.removeprefix("node"))
+
+
+def gauge(scope: Scope, procfs: Procfs) -> AnyGauge:
+    """Make a scope's gauge. Raises Gone, with a reason for people, where that cannot be."""
+    try:
+        match scope.kind:
+            case Kind.SYSTEM | Kind.OWN:
+                return SystemGauge(scope, procfs)
+            case Kind.CGROUP:
+                return CgroupGauge(scope, procfs)
+            case Kind.NODE:
+                return NodeGauge(scope, node_number(scope.name))
+            case Kind.TREE:
+                return TreeGauge(scope)
+    except OSError as error:
+        raise Gone(f"{scope.name}: {error.filename or ''} {error.strerror}") from error

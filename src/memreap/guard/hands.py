@@ -1,0 +1,158 @@
+"""What the core has under way: victims that were asked to go, and victims that were killed.
+
+Only doing and following lives here; that it is to be done was decided before. Whom it signals is
+held by pidfds that came with the look.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from memreap.decide.events import (
+    Candidate,
+    Event,
+    Identity,
+    VictimExited,
+    VictimRefused,
+    VictimReleased,
+    VictimStuck,
+)
+from memreap.guard.killing import Killing, Termination
+from memreap.guard.look import facts_without_a_look
+from memreap.guard.post import Post
+from memreap.linux.worker import Worker, has_exited
+from memreap.reap.outcome import Outcome
+from memreap.reap.standby import Standbys
+from memreap.reap.victim import Rules, Victim
+
+REAPED_MAX = 8  # of a group: the largest; the others are killed
+
+
+@dataclass(slots=True)
+class Deed:
+    """A victim that was killed for a domain."""
+
+    post: Post
+    killing: Killing
+    incident: int | None
+    is_struck: bool = False  # whether it was seen that SIGKILL was sent
+    is_told: bool = False  # whether the domain knows how it ended
+
+
+class Hands:
+    """Kills, asks to go, and follows both to their end."""
+
+    def __init__(self, standbys: Standbys, ancestors: frozenset[int]) -> None:
+        """``ancestors``: of the guard, itself among them."""
+        self._standbys, self._ancestors = standbys, ancestors
+        self.deeds: list[Deed] = []
+        self.asked: dict[str, Termination] = {}
+        self.kills = 0
+
+    def fds(self) -> list[int]:
+        """Poll these for reading."""
+        fds = [fd for deed in self.deeds for fd in deed.killing.fds()]
+        return fds + [fd for asked in self.asked.values() for fd in asked.fds()]
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When to advance at the latest."""
+        due = [d.killing.deadline_s for d in self.deeds]
+        return min((d for d in due if d is not None), default=None)
+
+    def ask(self, post: Post, victim: Candidate) -> Event | None:
+        """SIGTERM; what is to be told at once where nobody is left."""
+        held = _taken(post.hot.pidfds, victim)
+        if not held:
+            return VictimExited(post.name, victim.identity, time.monotonic())
+        self.asked[post.name] = Termination(victim, {member.pid: fd for member, fd in held})
+        return None
+
+    def kill(self, post: Post, victim: Candidate, protected: frozenset[int]) -> Event | None:
+        """SIGKILL and reap; what is to be told at once where nobody is left."""
+        asked = self.asked.pop(post.name, None)
+        if asked is not None:
+            post.hot.give_back(asked.hand_over())
+        held = _taken(post.hot.pidfds, victim)
+        if not held:
+            return VictimExited(post.name, victim.identity, time.monotonic())
+        rules = Rules(self._ancestors | Worker.living, protected=protected)
+        seen = post.hot.seen(victim.identity)
+        known = []
+        for member, fd in held[:REAPED_MAX]:
+            facts = seen.facts_of(member) if seen else None
+            facts = facts or facts_without_a_look(victim, member)
+            known.append(Victim(facts, fd, (), rules))
+        rest = sorted(held[REAPED_MAX:], key=lambda h: (h[0].start_ticks, h[0].pid))
+        killing = Killing(victim, known, [fd for _, fd in rest], standbys=self._standbys)
+        self.deeds.append(Deed(post, killing, post.incident))
+        self.kills += 1
+        return None
+
+    def part(self, domain: str) -> None:
+        """Wait no longer for somebody who was asked to go."""
+        if domain in self.asked:
+            self.asked.pop(domain).close()
+
+    def struck(self) -> Iterator[Deed]:
+        """Each deed once, when its SIGKILL is known to be sent."""
+        for deed in self.deeds:
+            if not deed.is_struck and deed.killing.killed_s is not None:
+                deed.is_struck = True
+                yield deed
+
+    def advance(self, now_s: float) -> Iterator[tuple[Deed, Event | None, list[Outcome]]]:
+        """What has happened: to the domain, and to single processes."""
+        for deed in list(self.deeds):
+            fresh = deed.killing.advance(now_s)
+            event = self._fate(deed, now_s)
+            if event is not None or fresh:
+                yield deed, event, fresh
+            if deed.killing.finished:
+                deed.killing.close()
+                self.deeds.remove(deed)
+
+    def departed(self, now_s: float) -> Iterator[Event]:
+        """Who went on being asked."""
+        for domain, asked in list(self.asked.items()):
+            if asked.exited:
+                self.part(domain)
+                yield VictimExited(domain, asked.victim.identity, now_s)
+
+    def rest(self) -> None:
+        """Make reapers ready for the next time."""
+        self._standbys.refill()
+
+    def close(self) -> None:
+        """Let go of everyone."""
+        self._standbys.close()
+        for deed in self.deeds:
+            deed.killing.close()
+        self.deeds.clear()
+        for domain in list(self.asked):
+            self.part(domain)
+
+    def _fate(self, deed: Deed, now_s: float) -> Event | None:
+        killing, name = deed.killing, deed.post.name
+        if deed.is_told or not (killing.released or killing.finished):
+            return None
+        deed.is_told = True
+        identity = killing.victim.identity
+        if killing.refused:
+            return VictimRefused(name, identity, killing.refused)
+        if killing.released:
+            return VictimReleased(name, identity, now_s)
+        return VictimStuck(name, identity)
+
+
+def _taken(pidfds: dict[int, int], victim: Candidate) -> list[tuple[Identity, int]]:
+    """Members that are still there, each with its pidfd, which is the taker's from now on."""
+    held = []
+    for member in victim.members:
+        fd = pidfds.pop(member.pid, -1)
+        if fd >= 0 and has_exited(fd):
+            os.close(fd)
+        elif fd >= 0:
+            held.append((member, fd))
+    return held

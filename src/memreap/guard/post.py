@@ -1,0 +1,191 @@
+"""One guarded domain, as the core keeps it: its figures, who is in it, and when to look again.
+
+Only what is read and known lives here; what it means is decide/'s.
+"""
+
+import os
+from collections.abc import Sequence
+
+from memreap.decide import pace
+from memreap.decide.domain import Rules
+from memreap.decide.events import Identity
+from memreap.guard.gauges import AnyGauge, Figures, NodeGauge, TreeGauge
+from memreap.guard.look import Look, Seen
+from memreap.guard.settings import Kind, Scope, Settings
+from memreap.linux.procfs import PAGE_SIZE_BYTES
+
+FRESH_S = 0.15  # a look of this age is as good as a new one
+SOON_S = 1.5  # the line may be reached within this: keep the hot set warm
+HIGH_SHARE = 0.8  # of the way to the line: from here on keep it lukewarm
+STIRRED_BYTES = 64 << 20  # growth that ends a rest
+WARM_S = 0.05
+LUKEWARM_S = 5.0
+REST_AFTER_S = 2.0
+WALL_SHARE = 1.02  # a domain that cannot hold more than this of its line has no wall behind it
+GROWTH_WINDOW_S = 0.02  # growth over less is noise
+
+
+class HotSet:
+    """The latest look, with the pidfds of those who may be killed."""
+
+    def __init__(self) -> None:
+        """Nobody was seen yet."""
+        self.look: Look | None = None
+        self.pidfds: dict[int, int] = {}
+
+    def take(self, look: Look, pidfds: dict[int, int]) -> None:
+        """Let the latest one stand for all before it."""
+        self.close()
+        self.look, self.pidfds = look, pidfds
+
+    def give_back(self, pidfds: dict[int, int]) -> None:
+        """Take pidfds that were handed out, where no later look brought others."""
+        for pid, fd in pidfds.items():
+            if self.pidfds.setdefault(pid, fd) != fd:
+                os.close(fd)
+
+    def seen(self, identity: Identity) -> Seen | None:
+        """What was seen of a candidate."""
+        if self.look is None:
+            return None
+        return next((s for s in self.look.seen if s.candidate.identity == identity), None)
+
+    def age_s(self, now_s: float) -> float:
+        """How long ago the look began."""
+        return now_s - self.look.read_s if self.look else float("inf")
+
+    def close(self) -> None:
+        """Let go of every pidfd."""
+        for fd in self.pidfds.values():
+            os.close(fd)
+        self.pidfds = {}
+
+
+class Post:
+    """What the core knows of one domain."""
+
+    def __init__(self, scope: Scope, gauge: AnyGauge) -> None:
+        """Nothing was read yet."""
+        self.scope, self.gauge = scope, gauge
+        self.name = scope.name
+        self.hot = HotSet()
+        self.figures: Figures | None = None
+        self.victim_bytes: int | None = None
+        self.growth_bytes_per_s = 0.0
+        self.due_s = 0.0
+        self.incident: int | None = None
+        self.chosen_s = 0.0
+        self.answered_s = 0.0  # when decide/ was last told who is there
+        self.deciding_s = 0.0  # from then until the order to kill was given
+        self.asked_s: float | None = None  # since when the domain waits for candidates
+        self.watch_s: float | None = None  # how often the scout looks by itself
+        self.members: list[Identity] = []  # of a tree: known even if the scout is lost
+        self._since = (0.0, 0)
+        self._eased_s = 0.0
+
+    def take(self, now_s: float, figures: Figures) -> None:
+        """Note a reading, and how fast usage grows."""
+        self.figures = figures
+        before_s, before_bytes = self._since
+        if now_s - before_s >= GROWTH_WINDOW_S:
+            growth = (figures.usage_bytes - before_bytes) / (now_s - before_s)
+            self.growth_bytes_per_s = growth if before_s else 0.0
+            self._since = (now_s, figures.usage_bytes)
+
+    @property
+    def rests_below_bytes(self) -> int:
+        """While less than this is in use, a glance a second is enough."""
+        assert self.figures is not None, "a reading comes first"
+        usage, limit = self.figures.usage_bytes, self.figures.limit_bytes
+        if isinstance(self.gauge, TreeGauge):
+            return limit
+        if not self.gauge.rests(usage) and self.interval_s() < pace.CEILING_S:
+            return 0
+        return min(usage + STIRRED_BYTES, int(limit * HIGH_SHARE))
+
+    def interval_s(self) -> float:
+        """Until the next reading of a calm domain."""
+        assert self.figures is not None, "a reading comes first"
+        usage, limit = self.figures.usage_bytes, self.figures.limit_bytes
+        if self.gauge.rests(usage):
+            return pace.CEILING_S
+        return pace.watch_interval_s(usage, limit, self.growth_bytes_per_s)
+
+    def watch_wanted_s(self, now_s: float) -> float | None:
+        """How often the scout should look by itself; None: not at all."""
+        assert self.figures is not None, "a reading comes first"
+        usage, limit = self.figures.usage_bytes, self.figures.limit_bytes
+        growth = self.growth_bytes_per_s
+        wanted = None
+        if usage > limit or (growth > 0 and (limit - usage) / growth < SOON_S):
+            wanted = WARM_S
+        elif usage > limit * HIGH_SHARE:
+            wanted = LUKEWARM_S
+        if wanted is not None and (self.watch_s is None or wanted <= self.watch_s):
+            self._eased_s = now_s + REST_AFTER_S
+        elif now_s < self._eased_s:
+            wanted = self.watch_s  # what was just needed may be needed again
+        return wanted
+
+    def rules(self, settings: Settings, figures: Figures) -> Rules:
+        """What the domain is held to."""
+        limit = figures.limit_bytes
+        floor = int(limit * self.scope.stall_floor) if self.scope.stall_max else None
+        return Rules(
+            limit_bytes=limit,
+            totalpages=figures.whole_bytes // PAGE_SIZE_BYTES,
+            patience_s=settings.patience_s,
+            term_s=settings.term_s,
+            ceiling_bytes=ceiling_bytes(figures) if settings.term_s else None,
+            warn_bytes=int(limit * self.scope.warn) if self.scope.warn else None,
+            stall_floor_bytes=floor,
+            dry_run=settings.dry_run,
+        )
+
+    def is_stalled(self, figures: Figures) -> bool:
+        """Whether too much time is lost to memory."""
+        share, most = figures.stall_share, self.scope.stall_max
+        return bool(most) and share is not None and share > most
+
+    def order(self) -> dict[str, object]:
+        """What the scout is told of it."""
+        figures, scope = self.figures, self.scope
+        limit = figures.limit_bytes if figures else 0
+        whole = figures.whole_bytes if figures else 0
+        order: dict[str, object] = {
+            "name": self.name,
+            "kind": scope.kind,
+            "path": scope.path,
+            "pid": scope.pid,
+            "uid": scope.uid,
+            "limit_bytes": limit,
+            "whole_bytes": whole,
+            "members": self.members,
+        }
+        if isinstance(self.gauge, NodeGauge):
+            order["number"] = self.gauge.number
+        if scope.kind is Kind.TREE and scope.limit:
+            order["limit_bytes"] = order["whole_bytes"] = scope.limit.bytes
+        return order
+
+    def forget(self) -> None:
+        """Who is in it has to be found out anew."""
+        self.watch_s = None
+        self.hot.close()
+        self.hot.look = None
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.hot.close()
+        self.gauge.close()
+
+
+def ceiling_bytes(figures: Figures) -> int:
+    """Where nobody is given time any more: half-way to the wall, or twice a line without one."""
+    limit, whole = figures.limit_bytes, figures.whole_bytes
+    return (limit + whole) // 2 if whole > limit * WALL_SHARE else 2 * limit
+
+
+def pids_of(victims: Sequence[Identity]) -> list[int]:
+    """Numbers alone."""
+    return [identity.pid for identity in victims]

@@ -1,0 +1,244 @@
+"""One process, as the scout reads it, and what policy says of it.
+
+Only the reading of one process lives here. What rarely changes (command line, judgement) is kept
+until the process is another one, or has called exec. Each read may hang; a mark in shared memory
+tells the core on whom, so that the next scout passes it over.
+"""
+
+import contextlib
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from memreap.decide.events import Identity
+from memreap.decide.policy import Judgement, Policy, Subject, judge
+from memreap.guard.look import COMMAND_MAX
+from memreap.linux import cgroups
+from memreap.linux.procfs import PAGE_SIZE_BYTES, Memory, Procfs, Stat, text
+from memreap.reap import facts as facts_
+from memreap.reap.facts import Facts
+
+GONE = (FileNotFoundError, ProcessLookupError)
+OOM_SCORE_ADJ_MIN = -1000
+_MARK = struct.Struct("qq")
+
+
+class Mark:
+    """Whom the scout reads right now, and whether it reads what waits for its mmap_lock."""
+
+    def __init__(self) -> None:
+        """Shared with every process forked from here on."""
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+
+    def set(self, pid: int, *, waits: bool = False) -> None:
+        """Note it before the read; 0 for nobody."""
+        _MARK.pack_into(self._memory, 0, pid, waits)
+
+    def get(self) -> tuple[int, bool]:
+        """(pid or 0, whether a file that waits for mmap_lock is being read)."""
+        pid, waits = _MARK.unpack_from(self._memory, 0)
+        return pid, bool(waits)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """All that a candidate is made of."""
+
+    identity: Identity
+    stat: Stat
+    memory: Memory
+    oom_score_adj: int
+    cgroup: str
+    command: str
+    unit: str
+    user: str
+    judgement: Judgement
+
+    @property
+    def pages(self) -> int:
+        """What oom_badness counts, but for oom_score_adj."""
+        held = self.memory.rss_bytes + self.memory.swap_bytes + self.memory.page_table_bytes
+        return held // PAGE_SIZE_BYTES
+
+    @property
+    def may_die(self) -> bool:
+        """Whether it makes sense to hold it by a pidfd."""
+        return not self.judgement.barred and self.oom_score_adj != OOM_SCORE_ADJ_MIN
+
+
+class Reader:
+    """Reads processes, and remembers what does not change."""
+
+    def __init__(self, procfs: Procfs, policy: Policy, mark: Mark, core_pid: int) -> None:
+        """``core_pid``: whose children, and who itself, are memreap's own."""
+        self.procfs, self.mark = procfs, mark
+        self.avoided: set[int] = set()  # their reads hang
+        self.muted: set[int] = set()  # the read of their command line hangs
+        self._policy, self._core_pid = policy, core_pid
+        self._ancestors = _ancestors(core_pid, procfs)
+        self._users = _users()
+        self._kept: dict[Identity, tuple[tuple[str, str, int], str, Judgement]] = {}
+        self._mounts = [
+            (os.fspath(root), kind == "cgroup2")
+            for root, kind, options in cgroups.mounts(procfs)
+            if kind == "cgroup2" or "memory" in options
+        ]
+
+    def weight(self, pid: int, totalpages: int, swapping: bool) -> int | None:
+        """Badness in pages, as cheaply as can be: to tell who deserves a closer look."""
+        self.mark.set(pid)
+        try:
+            if swapping:
+                memory = self.procfs.memory(pid)
+                held = memory.rss_bytes + memory.swap_bytes + memory.page_table_bytes
+                pages = held // PAGE_SIZE_BYTES
+            else:
+                pages = self.procfs.resident_pages(pid)
+            if pages == 0:
+                return None
+            return pages + self.procfs.oom_score_adj(pid) * (totalpages // 1000)
+        except (*GONE, PermissionError, ValueError, IndexError):
+            return None
+
+    def read(self, pid: int) -> Read | None:
+        """Everything of one process; None where it is gone, has no mm, or may not be read."""
+        self.mark.set(pid)
+        try:
+            stat = self.procfs.stat(pid)
+            memory = self.procfs.memory(pid)
+            if stat.is_kernel_thread or memory == Memory(uid=memory.uid):
+                return None
+            adj = self.procfs.oom_score_adj(pid)
+            cgroup = self._cgroup(pid)
+            return self._judged(stat, memory, adj, cgroup)
+        except (*GONE, PermissionError, ValueError, IndexError):
+            return None
+        finally:
+            self.mark.set(0)
+
+    def facts(self, pid: int) -> Facts | None:
+        """What a reaper needs; None where it is gone."""
+        self.mark.set(pid)
+        with contextlib.suppress(*GONE, PermissionError):
+            return facts_.read(pid, self.procfs)
+        return None
+
+    def forget(self, alive: set[int]) -> None:
+        """Drop what was kept of those who are gone."""
+        for identity in [i for i in self._kept if i.pid not in alive]:
+            del self._kept[identity]
+        self.avoided &= alive
+        self.muted &= alive
+
+    def _judged(self, stat: Stat, memory: Memory, adj: int, cgroup: str) -> Read:
+        identity = Identity(stat.pid, stat.start_ticks)
+        unit, user = cgroups.unit_of(cgroup), self._users.get(memory.uid, "")
+        kept = self._kept.get(identity)
+        what_it_is = (stat.comm, cgroup, stat.arg_start)
+        if kept is None or kept[0] != what_it_is:
+            command = self._command(stat.pid)
+            subject = self._subject(stat, memory.uid, cgroup, command)
+            judgement = self._own(stat) or judge(self._policy, subject)
+            kept = (what_it_is, command or "", judgement)
+            self._kept[identity] = kept
+        return Read(identity, stat, memory, adj, cgroup, kept[1][:COMMAND_MAX], unit, user, kept[2])
+
+    def _own(self, stat: Stat) -> Judgement | None:
+        """What nobody's policy has to say: that we do not saw off our own branch."""
+        if self._core_pid in (stat.pid, stat.ppid):
+            return Judgement(barred="memreap itself")
+        if stat.pid in self._ancestors:
+            return Judgement(barred="an ancestor of memreap: it would go too")
+        return None
+
+    def _subject(self, stat: Stat, uid: int, cgroup: str, command: str | None) -> Subject:
+        directory = self.directory(cgroup)
+        group = None
+        if directory and self._policy.oom_group:
+            group = cgroups.oom_group(Path(directory))
+        preference = ""
+        if directory and self._policy.oomd_preference:
+            preference = cgroups.preference(Path(directory))
+        return Subject(
+            name=stat.comm,
+            exe=self._exe(stat.pid),
+            command=command,
+            cgroup=cgroup,
+            uid=uid,
+            user=self._users.get(uid, ""),
+            unit=cgroups.unit_of(cgroup),
+            oomd_preference=preference,
+            oom_group=os.fspath(group) if group else "",
+            session=stat.session,
+            process_group=stat.pgrp,
+        )
+
+    def _command(self, pid: int) -> str | None:
+        """The command line, None where it cannot be read. Waits for mmap_lock."""
+        if pid in self.muted:
+            return None
+        self.mark.set(pid, waits=True)
+        try:
+            return self.procfs.cmdline(pid)
+        except PermissionError:
+            return None
+        finally:
+            self.mark.set(pid)
+
+    def _exe(self, pid: int) -> str:
+        """The program's path; pins nothing."""
+        with contextlib.suppress(OSError):
+            return os.fspath(Path(f"{self.procfs.root}/{pid}/exe").readlink())
+        return ""
+
+    def _cgroup(self, pid: int) -> str:
+        """Its path where memory is accounted: v2, or v1's memory hierarchy."""
+        paths = self.procfs.cgroups(pid)
+        v1 = [path for controllers, path in paths if "memory" in controllers.split(",")]
+        v2 = [path for controllers, path in paths if controllers == ""]
+        return (v1 or v2 or ["/"])[0]
+
+    @property
+    def memory_root(self) -> Path | None:
+        """Where the memory controller is mounted, v2 first; None where it is not."""
+        roots = sorted(self._mounts, key=lambda m: not m[1])
+        with_memory = [Path(root) for root, _ in roots if _has_memory(Path(root))]
+        return with_memory[0] if with_memory else None
+
+    def directory(self, cgroup: str) -> str:
+        """Where that path is mounted, the v2 hierarchy first; empty where it is not."""
+        for root, _ in sorted(self._mounts, key=lambda m: not m[1]):
+            directory = root + cgroup
+            if cgroup != "/" and Path(directory).is_dir():
+                return directory
+        return ""
+
+
+def _has_memory(root: Path) -> bool:
+    """v1 mounts it; v2 says which controllers it has."""
+    if (root / "memory.usage_in_bytes").exists():
+        return True
+    with contextlib.suppress(OSError):
+        return "memory" in (root / "cgroup.controllers").read_text().split()
+    return False
+
+
+def _ancestors(pid: int, procfs: Procfs) -> frozenset[int]:
+    line = set()
+    with contextlib.suppress(OSError):
+        while (pid := procfs.stat(pid).ppid) > 0:
+            line.add(pid)
+    return frozenset(line)
+
+
+def _users() -> dict[int, str]:
+    """Names by number, from /etc/passwd alone: asking a directory service may wait for ever."""
+    names: dict[int, str] = {}
+    with contextlib.suppress(OSError), open("/etc/passwd", "rb") as file:
+        for line in file:
+            fields = text(line).split(":")
+            if len(fields) > 2 and fields[2].isdigit():
+                names.setdefault(int(fields[2]), fields[0])
+    return names

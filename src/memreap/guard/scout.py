@@ -1,0 +1,390 @@
+"""The scout: reads /proc and cgroups for the core, and may hang on them.
+
+It decides nothing. It is told what to look at, looks, and says what it saw. When it hangs on a
+file it is given up, and the next scout passes that process over; so nothing that has to survive
+may live here.
+"""
+
+import contextlib
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from memreap.decide import pace
+from memreap.decide.events import Candidate, Identity, Tier
+from memreap.decide.policy import Policy
+from memreap.guard.look import FDS_IN_A_MESSAGE, Look, Seen
+from memreap.guard.reading import Mark, Read, Reader
+from memreap.guard.wards import Branch, Cgroup, Everyone, Node, ward
+from memreap.linux import cgroups, scheduling
+from memreap.linux.procfs import PAGE_SIZE_BYTES, Procfs
+from memreap.linux.worker import Line, go_by
+
+LISTED_MAX = 48  # processes that are looked at closely, and named in the record
+FACTS_MAX = 12  # of those, how many are prepared to be killed at once
+GROUP_REAPED_MAX = 8
+GROUP_MAX = 2000  # members of a group that dies as one
+FULL_AGE_MAX_S = 0.5  # how long a look at those known to be large may stand in for all
+FULL_SHARE = 0.2  # what full looks may cost of a CPU, while a domain is watched
+BRANCH_FLOOR_S = 0.002
+GONE = (FileNotFoundError, ProcessLookupError)
+
+AnyWard = Everyone | Cgroup | Branch
+
+
+class Watched:
+    """A ward that is looked at again and again, until it is at ease."""
+
+    def __init__(self, every_s: float) -> None:
+        """Due at once."""
+        self.every_s = every_s
+        self.due_s = 0.0
+
+
+class Scout:
+    """What one scout knows; see the module's first lines."""
+
+    def __init__(self, line: Line, policy: Policy, mark: Mark, core_pid: int) -> None:
+        """Knows of no domain yet."""
+        self._line, self._mark = line, mark
+        self._procfs = Procfs()
+        self._reader = Reader(self._procfs, policy, mark, core_pid)
+        self._wards: dict[str, AnyWard] = {}
+        self._watched: dict[str, Watched] = {}
+        self._doomed: set[int] = set()
+        self._hot: dict[str, list[int]] = {}
+        self._full: dict[str, tuple[float, float, int]] = {}  # when, what it cost, newest pid
+        self._others: dict[str, tuple[int, int]] = {}
+        self._branch_due: dict[str, float] = {}
+        self._branch_last: dict[str, tuple[float, int]] = {}
+
+    def serve(self) -> None:
+        """Until the core is gone."""
+        while True:
+            try:
+                heard = self._line.hear(self._timeout_s())
+            except EOFError:
+                return
+            if heard is not None:
+                self._obey(cast("dict[str, Any]", heard[0]))
+            now_s = time.monotonic()
+            for name, watched in list(self._watched.items()):
+                if now_s >= watched.due_s and name in self._wards:
+                    self.look(name, 0, quick=True)
+                    watched.due_s = time.monotonic() + watched.every_s
+            for name, due_s in list(self._branch_due.items()):
+                if now_s >= due_s:
+                    self._measure(name)
+
+    def _timeout_s(self) -> float | None:
+        due = [watched.due_s for watched in self._watched.values()]
+        due += self._branch_due.values()
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        match order:
+            case {"look": str(name), "number": int(number), "quick": bool(quick)}:
+                if name in self._wards:
+                    self.look(name, number, quick=quick)
+            case {"watch": str(name), "every_s": every_s}:
+                self._watched[name] = Watched(float(every_s))
+            case {"rest": str(name)}:
+                self._watched.pop(name, None)
+            case {"doomed": list(pids)}:
+                self._doom(pids)
+            case {"settled": list(pids)}:
+                for branch in self._branches():
+                    for pid in pids:
+                        branch.tree.settle(pid)
+            case _:
+                self._learn(order)
+
+    def _learn(self, order: dict[str, Any]) -> None:
+        match order:
+            case {"ward": dict(raw)}:
+                self._take_on(raw)
+            case {"forget": str(name)}:
+                self._forget(name)
+            case {"avoid": int(pid), "muted": bool(muted)}:
+                (self._reader.muted if muted else self._reader.avoided).add(pid)
+            case {"discover": str(name)}:
+                self._discover(name)
+
+    def _branches(self) -> list[Branch]:
+        return [w for w in self._wards.values() if isinstance(w, Branch)]
+
+    def _take_on(self, raw: dict[str, Any]) -> None:
+        name = str(raw["name"])
+        self._forget(name)
+        try:
+            made = ward(raw, self._procfs)
+        except OSError as error:
+            self._line.say({"lost": name, "why": error.strerror or str(error)})
+            return
+        self._wards[name] = made
+        if isinstance(made, Branch):
+            for pid, start_ticks in raw.get("members", ()):
+                made.tree.readmit(Identity(pid, start_ticks))
+            self._branch_due[name] = 0.0
+
+    def _forget(self, name: str) -> None:
+        gone = self._wards.pop(name, None)
+        if isinstance(gone, Branch):
+            gone.close()
+        for table in (self._watched, self._hot, self._full, self._others, self._branch_due):
+            table.pop(name, None)
+        self._branch_last.pop(name, None)
+
+    def _doom(self, pids: list[int]) -> None:
+        """Read nothing more of these, but their oom_score."""
+        self._doomed.update(pids)
+        for branch in self._branches():
+            for pid in pids:
+                branch.tree.doom(pid)
+
+    # What a tree uses.
+
+    def _measure(self, name: str) -> None:
+        branch = cast("Branch", self._wards[name])
+        now_s = time.monotonic()
+        usage_bytes = branch.meter.read(now_s)
+        if usage_bytes is None:
+            self._branch_due[name] = now_s + BRANCH_FLOOR_S
+            return
+        before_s, before_bytes = self._branch_last.get(name, (now_s, usage_bytes))
+        growth = (usage_bytes - before_bytes) / max(now_s - before_s, 1e-6)
+        self._branch_last[name] = (now_s, usage_bytes)
+        limit_bytes = branch.limit_bytes
+        interval_s = pace.interval_s(usage_bytes, limit_bytes, growth)
+        self._branch_due[name] = now_s + max(BRANCH_FLOOR_S, interval_s)
+        members = [m.identity for m in branch.tree if m.dying_bytes is None][:GROUP_MAX]
+        measured = {
+            "usage": name,
+            "read_s": now_s,
+            "usage_bytes": usage_bytes,
+            "victim_bytes": branch.meter.victim_bytes,
+            "members": members if usage_bytes * 2 > limit_bytes else members[:64],
+            "empty": not branch.tree.members,
+        }
+        self._line.say(measured)
+
+    def _discover(self, name: str) -> None:
+        """Say which cgroups below have limits of their own."""
+        found = self._wards.get(name)
+        if isinstance(found, Cgroup):
+            top: Path | None = found.directory
+        elif isinstance(found, Everyone):
+            top = self._reader.memory_root
+        else:
+            return
+        below = cgroups.limited_below(top) if top else []
+        self._line.say({"discovered": name, "paths": [os.fspath(path) for path in below]})
+
+    # A look.
+
+    def look(self, name: str, number: int, *, quick: bool) -> None:
+        """Look at a domain's processes, and say what was seen, with their pidfds."""
+        place, began_s = self._wards[name], time.monotonic()
+        full_s, cost_s, newest = self._full.get(name, (0.0, 0.0, 0))
+        age_max_s = max(FULL_AGE_MAX_S, cost_s / FULL_SHARE)
+        quick = quick and name in self._hot and began_s - full_s < age_max_s
+        hot = self._newcomers(place, newest) if quick else self._everyone(place)
+        reads = self._read_held(hot)
+        seen = self._seen(place, reads)
+        bound = False
+        if isinstance(place, Node):
+            seen, bound = self._on_node(place, seen)
+        took_s = time.monotonic() - began_s
+        if not quick:
+            full_s = began_s
+            self._full[name] = (began_s, took_s, max(place.pids(), default=0))
+        others, others_pages = self._others.get(name, (0, 0))
+        look = Look(name, number, began_s, took_s, seen, others, others_pages, full_s, bound)
+        self._say(look, reads)
+
+    def _everyone(self, place: AnyWard) -> list[int]:
+        """The largest of the domain by a first look at all."""
+        reader, doomed = self._reader, self._doomed
+        all_pids = place.pids()
+        reader.forget(set(all_pids) | self._all_members())
+        doomed &= set(self._procfs.pids()) if doomed else set()
+        pids = [p for p in all_pids if p not in doomed and p not in reader.avoided]
+        self._others[place.name] = (0, 0)
+        if len(pids) <= LISTED_MAX:
+            return pids
+        swapping = self._swapping()
+        weighed = [
+            (weight, pid)
+            for pid in pids
+            if (weight := reader.weight(pid, place.totalpages, swapping)) is not None
+        ]
+        weighed.sort(reverse=True)
+        small = weighed[LISTED_MAX:]
+        self._others[place.name] = (len(small), sum(max(0, weight) for weight, _ in small))
+        return [pid for _, pid in weighed[:LISTED_MAX]]
+
+    def _all_members(self) -> set[int]:
+        return {pid for hot in self._hot.values() for pid in hot}
+
+    def _swapping(self) -> bool:
+        meminfo = self._procfs.meminfo()
+        return meminfo.get("SwapTotal", 0) != meminfo.get("SwapFree", 0)
+
+    def _newcomers(self, place: AnyWard, newest: int) -> list[int]:
+        """Those known to be large, and who was born since the last full look."""
+        hot = [p for p in self._hot[place.name] if p not in self._doomed]
+        known = set(hot)
+        fresh = [p for p in place.pids() if p > newest and p not in known]
+        unread = self._doomed | self._reader.avoided
+        return hot + [p for p in fresh if p not in unread][-LISTED_MAX:]
+
+    def _read_held(self, pids: list[int]) -> dict[int, tuple[Read, int]]:
+        """Read each behind a pidfd of its own: (what was read, the pidfd or -1)."""
+        reads: dict[int, tuple[Read, int]] = {}
+        for pid in pids:
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                continue
+            read = self._reader.read(pid)
+            if read is None or not read.may_die:
+                os.close(pidfd)
+                pidfd = -1
+            if read is not None:
+                reads[pid] = (read, pidfd)
+        return reads
+
+    def _seen(self, place: AnyWard, reads: dict[int, tuple[Read, int]]) -> tuple[Seen, ...]:
+        """Make candidates: of one process each, or of those who die together."""
+        belonging = {
+            pid: read
+            for pid, (read, _) in reads.items()
+            if place.holds(pid, read.memory.uid, read.cgroup)
+        }
+        self._hot[place.name] = sorted(belonging, key=lambda pid: -belonging[pid].pages)[
+            :LISTED_MAX
+        ]
+        groups: dict[str, list[Read]] = {}
+        for read in belonging.values():
+            together = read.judgement.together if read.may_die else ""
+            groups.setdefault(together or f"pid:{read.identity.pid}", []).append(read)
+        for key in [key for key in groups if not key.startswith("pid:")]:
+            groups[key] += self._rest_of_group(key, place, reads)
+        made = [self._candidate(key, members) for key, members in groups.items()]
+        made.sort(key=lambda seen: (seen.candidate.members[0].start_ticks, seen.candidate.identity))
+        prepared = {seen.candidate.identity for seen in self._foremost(made, place.totalpages)}
+        return tuple(self._prepare(s) if s.candidate.identity in prepared else s for s in made)
+
+    def _rest_of_group(
+        self, key: str, place: AnyWard, reads: dict[int, tuple[Read, int]]
+    ) -> list[Read]:
+        """Those of a group who were too small to be looked at yet."""
+        kind, _, value = key.partition(":")
+        pids = place.pids()
+        if kind == "cgroup":
+            with contextlib.suppress(OSError):
+                directory = self._reader.directory(value)
+                pids = cgroups.members(Path(directory)) if directory else pids
+        unread = self._doomed | self._reader.avoided | set(reads)
+        fresh = self._read_held([pid for pid in pids if pid not in unread][:GROUP_MAX])
+        rest = []
+        for pid, (read, pidfd) in fresh.items():
+            if read.may_die and read.judgement.together == key:
+                reads[pid] = (read, pidfd)
+                rest.append(read)
+            elif pidfd >= 0:
+                os.close(pidfd)
+        return rest
+
+    def _candidate(self, key: str, members: list[Read]) -> Seen:
+        largest = max(members, key=lambda read: read.pages)
+        alone = len(members) == 1
+        ordered = sorted(members, key=lambda r: (r is not largest, r.identity.start_ticks))
+        candidate = Candidate(
+            members=tuple(read.identity for read in ordered),
+            name=largest.stat.comm,
+            rss_pages=sum(r.memory.rss_bytes for r in members) // PAGE_SIZE_BYTES,
+            swap_pages=sum(r.memory.swap_bytes for r in members) // PAGE_SIZE_BYTES,
+            page_table_pages=sum(r.memory.page_table_bytes for r in members) // PAGE_SIZE_BYTES,
+            # A group is worth what it holds; its members' wishes cannot be added up.
+            oom_score_adj=largest.oom_score_adj if alone else 0,
+            tier=largest.judgement.tier if alone else Tier(min(r.judgement.tier for r in members)),
+            barred=largest.judgement.barred,
+            domains=self._domains(members),
+        )
+        del key
+        return Seen(
+            candidate,
+            (),
+            largest.memory.uid,
+            largest.user,
+            largest.command,
+            largest.cgroup,
+            largest.unit,
+        )
+
+    def _domains(self, members: list[Read]) -> tuple[str, ...]:
+        """Every domain in which one of them holds memory."""
+        return tuple(
+            name
+            for name, place in self._wards.items()
+            if any(place.holds(r.identity.pid, r.memory.uid, r.cgroup) for r in members)
+        )
+
+    def _foremost(self, made: list[Seen], totalpages: int) -> list[Seen]:
+        """Those who are likely to be chosen next."""
+
+        def rank(seen: Seen) -> tuple[int, int]:
+            candidate = seen.candidate
+            return candidate.tier, candidate.pages + candidate.oom_score_adj * (totalpages // 1000)
+
+        killable = [seen for seen in made if not seen.candidate.barred]
+        return sorted(killable, key=rank, reverse=True)[:FACTS_MAX]
+
+    def _prepare(self, seen: Seen) -> Seen:
+        members = seen.candidate.members[:GROUP_REAPED_MAX]
+        facts = [self._reader.facts(member.pid) for member in members]
+        return replace(seen, facts=tuple(f for f in facts if f is not None))
+
+    def _on_node(self, place: Node, seen: tuple[Seen, ...]) -> tuple[tuple[Seen, ...], bool]:
+        """Count what each holds on the node alone; whether one of them may use no other."""
+        here, any_bound = [], False
+        for one in seen:
+            pages = 0
+            for member in one.candidate.members[:GROUP_REAPED_MAX]:
+                self._mark.set(member.pid, waits=True)
+                with contextlib.suppress(*GONE, PermissionError):
+                    held, bound = place.pages(member.pid)
+                    pages += held
+                    any_bound |= bound
+            if pages:
+                bare = replace(one.candidate, rss_pages=pages, swap_pages=0, page_table_pages=0)
+                here.append(replace(one, candidate=bare))
+        self._mark.set(0)
+        return tuple(here), any_bound
+
+    def _say(self, look: Look, reads: dict[int, tuple[Read, int]]) -> None:
+        """First the descriptors, then the look that they belong to."""
+        wanted = [
+            member.pid
+            for seen in look.seen
+            if not seen.candidate.barred
+            for member in seen.candidate.members
+        ]
+        held = [pid for pid in wanted if reads[pid][1] >= 0]
+        for at in range(0, len(held), FDS_IN_A_MESSAGE):
+            part = held[at : at + FDS_IN_A_MESSAGE]
+            self._line.say({"held": part, "of": look.number}, [reads[pid][1] for pid in part])
+        self._line.say(look.as_message())
+        for _, pidfd in reads.values():
+            if pidfd >= 0:
+                os.close(pidfd)
+
+
+def run(line: Line, policy: Policy, mark: Mark, core_pid: int) -> None:
+    """The body of a worker."""
+    go_by("memreap-scout")
+    scheduling.hurry(0, scheduling.SCOUT_PRIORITY)
+    Scout(line, policy, mark, core_pid).serve()
