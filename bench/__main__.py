@@ -4,13 +4,14 @@ import json
 import os
 import platform
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Callable
 
 import click
 
-from bench import command, peers, race, victims
+from bench import command, guard, peers, race, victims
 from bench.paper import Paper
 from memreap import size
 from memreap.linux.procfs import Procfs
@@ -28,6 +29,8 @@ RACE_KILLS: dict[hold.Mode, int] = {"auto": 1000, "always": 200}
 RACE_TARGET = 0.999
 STARTUP_TARGET_S = 0.060
 IDLE_TARGET = 0.001
+WAKES_TARGET = 1.0
+PSS_TARGET_BYTES = 30 << 20
 
 paper = Paper()
 
@@ -67,6 +70,39 @@ def _command(quick: bool) -> list[dict[str, object]]:
     return records + paper.rows("Caught before twice the budget", iter([command.overshoot(quick)]))
 
 
+def _guard(quick: bool) -> list[dict[str, object]]:
+    rest = guard.idle(quick)
+    share, wakes = rest["share"], rest["wakes_per_s"]
+    pss, spares = int(rest["pss_bytes"]), int(rest["pss_with_spares_bytes"])
+    what = f"memreap guard at rest beside {guard.IDLE_PROCESSES} processes, all its own, of one CPU"
+    records = [_figure(what, f"{share:.3%}", "0.05 % at most", share <= 0.0005, share=share)]
+    what = "wake-ups of the core a second, at rest"
+    kept = wakes <= WAKES_TARGET
+    records.append(_figure(what, f"{wakes:.2f}", "1 at most", kept, wakes_per_s=wakes))
+    what = (
+        f"PSS of core, scout and scribe ({size.show(spares)} with a scout and reapers in waiting)"
+    )
+    kept = pss <= PSS_TARGET_BYTES
+    records.append(_figure(what, size.show(pss), "30 MiB at most", kept, **rest))
+    times = guard.among_many(quick)
+    median_s = statistics.median(times)
+    what = f"choice among {guard.MANY} processes, in the core, median of {len(times)}"
+    records.append(_figure(what, seconds(median_s), "5 ms at most", median_s <= 0.005, times=times))
+    times = guard.crossings(quick)
+    median_s = statistics.median(times)
+    what = f"from the line crossed at 1 GB/s to SIGKILL sent, median of {len(times)}"
+    what += f" ({seconds(min(times))} .. {seconds(max(times))})"
+    kept = median_s <= 0.020
+    records.append(_figure(what, seconds(median_s), "20 ms at most", kept, times=times))
+    grown = guard.under_way(quick)
+    faults, rss = grown["major_faults"], grown["rss_bytes"]
+    what = f"major faults of the core in {grown['incidents']} incidents"
+    records.append(_figure(what, str(faults), "0", faults == 0, **grown))
+    what = f"growth of its resident memory over {grown['incidents']} incidents"
+    records.append(_figure(what, size.show(rss), "none", rss <= 0))
+    return records
+
+
 PARTS: dict[str, Callable[[bool], list[dict[str, object]]]] = {
     "victims": lambda quick: paper.rows(
         "Time to release, from SIGKILL to 99 % back", victims.rows(quick)
@@ -76,6 +112,7 @@ PARTS: dict[str, Callable[[bool], list[dict[str, object]]]] = {
     ),
     "race": _race,
     "command": _command,
+    "guard": _guard,
 }
 
 

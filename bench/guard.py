@@ -1,10 +1,8 @@
 """The guard: what it costs while nothing happens, and how fast it is when something does."""
 
 import contextlib
-import json
 import mmap
 import os
-import statistics
 import struct
 import subprocess
 import sys
@@ -56,7 +54,8 @@ time.sleep(60)
 @contextlib.contextmanager
 def arena(limit_mib: int = LIMIT_MIB) -> Iterator[Path]:
     """A memory cgroup of the bench's own."""
-    with cgroups.temporary("memory", f"memreap-bench-{os.getpid()}", Procfs()) as directory:
+    name = f"memreap-bench-{os.getpid()}"
+    with cgroups.temporary("memory", name, Procfs()) as directory:
         for name in ("memory.max", "memory.limit_in_bytes"):
             if (directory / name).exists():
                 (directory / name).write_text(str(limit_mib << 20))
@@ -123,21 +122,24 @@ def _pss_bytes(pid: int) -> int:
 def idle(quick: bool) -> dict[str, float]:
     """Beside 500 sleeping processes: share of a CPU, wake-ups a second of the core, PSS."""
     look_s = 10.0 if quick else IDLE_S
-    with arena() as directory, sleepers(directory, IDLE_PROCESSES):
-        with guarding(directory, LINE_MIB) as one:
-            time.sleep(5.0)
-            crew = _everyone(one)
-            pids = [pid for group in crew.values() for pid in group]
-            before_s, wakes = sum(map(_cpu_s, pids)), _wakes(one.pid)
-            time.sleep(look_s)
-            cpu_s, wakes = sum(map(_cpu_s, pids)) - before_s, _wakes(one.pid) - wakes
-            working = [one.pid, crew["memreap-scout"][0], crew["memreap-scribe"][0]]
-            return {
-                "share": cpu_s / look_s,
-                "wakes_per_s": wakes / look_s,
-                "pss_bytes": sum(map(_pss_bytes, working)),
-                "pss_with_spares_bytes": sum(map(_pss_bytes, pids)),
-            }
+    with (
+        arena() as directory,
+        sleepers(directory, IDLE_PROCESSES),
+        guarding(directory, LINE_MIB) as one,
+    ):
+        time.sleep(5.0)
+        crew = _everyone(one)
+        pids = [pid for group in crew.values() for pid in group]
+        before_s, wakes = sum(map(_cpu_s, pids)), _wakes(one.pid)
+        time.sleep(look_s)
+        cpu_s, wakes = sum(map(_cpu_s, pids)) - before_s, _wakes(one.pid) - wakes
+        working = [one.pid, crew["memreap-scout"][0], crew["memreap-scribe"][0]]
+        return {
+            "share": cpu_s / look_s,
+            "wakes_per_s": wakes / look_s,
+            "pss_bytes": sum(map(_pss_bytes, working)),
+            "pss_with_spares_bytes": sum(map(_pss_bytes, pids)),
+        }
 
 
 def one_crossing(directory: Path, one: Guard, number: int) -> tuple[float, float]:
@@ -224,10 +226,3 @@ def _memory(pid: int) -> dict[str, int]:
     status = Path(f"/proc/{pid}/status").read_text()
     rss = int(status.partition("VmRSS:")[2].split()[0]) * 1024
     return {"major_faults": int(stat[9]), "rss_bytes": rss}
-
-
-if __name__ == "__main__":
-    print(json.dumps({"idle": idle(True)}))
-    found = crossings(True)
-    print(statistics.median(found), found)
-    print(among_many(True), under_way(True), mmap.PAGESIZE)

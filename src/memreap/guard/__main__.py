@@ -7,6 +7,7 @@ memory is gone carries neither an argument parser nor a configuration reader.
 import gc
 import json
 import os
+import resource
 import sys
 import time
 from functools import partial
@@ -29,6 +30,7 @@ from memreap.size import seconds
 EXIT_TROUBLE = 1
 EXIT_NOTHING = 3
 STANDBYS = 2
+DESCRIPTORS = 1 << 16
 HEARD = {Signals.SIGHUP, Signals.SIGTERM, Signals.SIGINT}
 
 
@@ -38,6 +40,7 @@ def main(argv: list[str]) -> int:
         settings = Settings.from_message(json.load(file))
     began_s = time.monotonic()
     go_by("memreap")
+    _take_descriptors()
     pthread_sigmask(SIG_BLOCK, HEARD)
     signals = syscalls.signalfd(HEARD)
     memlock.keep_heap()
@@ -94,6 +97,13 @@ def _where(error: Exception) -> str:
 
 def _scribe(line: Line, settings: Settings) -> None:
     scribe.run(line, settings.records, quiet=settings.quiet)
+
+
+def _take_descriptors() -> None:
+    """As many as we may have: each domain keeps some ten, each look some fifty."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def _stay_alive() -> list[str]:

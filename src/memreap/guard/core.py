@@ -54,11 +54,13 @@ STALE_MAX_S = 10.0  # an older look is better waited for
 UNSEEN_WAIT_S = 2.0
 DISCOVER_S = 10.0
 QUIET_S = 2.0  # after the last incident, before spares are made anew
-RESUMED_S = 10.0  # after a suspend, averages of the last 10 s say nothing
 STATUS_AGE_MAX_S = 2.0
 STATUS_WAIT_S = 0.5
 GAUGES_S = 15.0
 SLEEP_MAX_S = 10.0
+TREE_SILENCE_S = (
+    0.25  # a scout that brings no usage of a tree for so long is asked whether it lives
+)
 LAST_WORDS_S = 1.0
 NEVER_S = float("inf")
 
@@ -93,7 +95,7 @@ class Core:
         self._reload = Reload(reload_argv)
         self._said: list[str] = []
         self._statuses: list[tuple[int, float]] = []
-        self._slept_s, self._resumed_s = clock.slept_s(), -NEVER_S
+        self._slept_s = clock.slept_s()
         self._quiet_s = self._pet_s = self._discover_s = self._gauges_s = 0.0
         self._began_wall_s = time.time()
         self._done = False
@@ -129,6 +131,7 @@ class Core:
             self._doze()
             rang = self._wait()
             now_s = time.monotonic()
+            self._note_sleep(now_s)
             self._answer_alarms(rang, now_s)
             self._hear_signals(now_s)
             self._hear_scout(now_s)
@@ -156,7 +159,8 @@ class Core:
             return
         poll, until_s = self._poll(), self._chores_s()
         now_s = time.monotonic()
-        while now_s < until_s and not poll.poll(min(pace.CEILING_S, until_s - now_s) * 1000):
+        # What is due within the second waits for its end: no wake-up is made for it alone.
+        while now_s < until_s and not poll.poll(pace.CEILING_S * 1000):
             now_s = time.monotonic()
             try:
                 if any(glance() >= below for glance, below in glances):
@@ -260,6 +264,7 @@ class Core:
             if post.figures is not None or not Path(f"/proc/{post.scope.pid}").exists():
                 self._give_up(post, "nobody of it is left")
             return
+        post.due_s = now_s + message["next_s"] + TREE_SILENCE_S
         post.members = [Identity(*member) for member in message["members"]]
         post.victim_bytes = message["victim_bytes"]
         figures = post.gauge.brought(message["usage_bytes"])
@@ -305,8 +310,9 @@ class Core:
             except Gone as gone:
                 self._give_up(post, str(gone))
                 continue
-            if figures is None:
-                post.due_s = NEVER_S
+            if figures is None:  # it should have been brought: is the scout still there?
+                post.due_s = now_s + TREE_SILENCE_S
+                self._scouts.tell(_look(post), now_s, expects=True)
             else:
                 self._measure(post, now_s, now_s, figures)
 
@@ -315,7 +321,7 @@ class Core:
         post.take(now_s, figures)
         if before is None or before[1:3] != figures[1:3]:  # its limit, or its whole
             self._realm.set_rules(post.name, post.rules(self._settings, figures))
-        stalled = post.is_stalled(figures) and now_s > self._resumed_s + RESUMED_S
+        stalled = post.is_stalled(figures)
         self._step(
             now_s,
             Measured(post.name, read_s, figures.usage_bytes, post.victim_bytes, stalled=stalled),
@@ -436,6 +442,8 @@ class Core:
             )
             turn["figures"] |= {"released_bytes": back, "seconds": report.at_s - post.chosen_s}
         self._scribes.write(turn, now_s)
+        if report.what in (What.RELEASED, What.SKIPPED):
+            post.gauge.restart(now_s)
         if report.what is What.RELIEVED:
             post.incident = None
             self._quiet_s = now_s + QUIET_S
@@ -472,11 +480,15 @@ class Core:
 
     # What is kept going.
 
-    def _keep(self, now_s: float) -> None:
+    def _note_sleep(self, now_s: float) -> None:
+        """Before anything is read: the first averages after a suspend are the stalest."""
         slept_s = clock.slept_s()
         if slept_s - self._slept_s > 1:
-            self._resumed_s = now_s
+            for post in self._posts.values():
+                post.gauge.restart(now_s)
         self._slept_s = slept_s
+
+    def _keep(self, now_s: float) -> None:
         if self._scouts.is_lost(now_s):
             self._replace_scout(now_s)
         self._scribes.check(now_s)
@@ -498,7 +510,7 @@ class Core:
     def _replace_scout(self, now_s: float) -> None:
         if not self._scouts.replace(now_s):
             return
-        pid, command_only = self._scouts.hostages[-1] if self._scouts.hostages else (0, False)
+        pid, command_only = self._scouts.lost_at
         what = "the command line of " if command_only else ""
         self.say(f"a scout was lost{f' reading {what}pid {pid}' if pid else ''}: replaced")
         self._quiet_s = now_s + QUIET_S
@@ -604,6 +616,8 @@ class Core:
                 post.forget()
         for post in self._posts.values():
             self._brief(post, now_s)
+            if post.watch_s is not None:  # being briefed anew, the scout forgot
+                self._scouts.tell(_watch(post), now_s)
             self._scouts.tell(_look(post), now_s, expects=True)
         self._scribes.tell({"settings": settings.as_message()["records"]})
         self.say(f"the configuration was reloaded ({time.strftime('%H:%M:%S')})")

@@ -7,7 +7,7 @@ that is gone, or does not answer, is replaced, and told again what it had not wr
 import contextlib
 import os
 import signal
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -15,6 +15,7 @@ from typing import Any, cast
 from memreap.decide.policy import Policy
 from memreap.guard import scout as scout_
 from memreap.guard.reading import Mark
+from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Line, Worker, go_by
 
 SILENCE_S = 0.25  # a scout that was asked may take so long, or five times as long as it last took
@@ -22,6 +23,7 @@ SILENCE_FACTOR = 5
 BACKOFF_S = (0.0, 0.1, 1.0, 5.0, 30.0)  # between one replacement and the next, while they fail
 HEALTHY_S = 60.0
 UNWRITTEN_MAX = 2000
+GUILTY_AT = 3  # scouts lost at a process that is alive
 DEAF_S = 10.0  # a scribe that has not written down anything for so long is replaced
 
 
@@ -81,6 +83,8 @@ class Scouts:
         self.heard_s = 0.0
         self.took_s = 0.0
         self.hostages: list[tuple[int, bool]] = []  # (pid, only its command line)
+        self.lost_at = (0, False)  # the same, of the scout that was lost last; 0: at nobody
+        self._suspects: Counter[int] = Counter()
         self._asked_s: float | None = None
         self._asked_mark = (0, False)
         self._held: dict[int, int] = {}
@@ -157,14 +161,12 @@ class Scouts:
     def replace(self, now_s: float) -> bool:
         """Give it up for the one in waiting; False where none can be had yet."""
         if self._now is not None:
-            pid, waits = self._now.mark.get()
-            if pid and (pid, waits) not in self.hostages:
-                self.hostages = [*self.hostages[-63:], (pid, waits)]
+            self.lost_at = pid, waits = self._now.mark.get()
+            if pid and self.lost_at not in self.hostages and (waits or self._is_guilty(pid)):
+                self.hostages = [*self.hostages[-63:], self.lost_at]
             self._now.worker.give_up()
             self._now = None
-        for fd in self._held.values():
-            os.close(fd)
-        self._held, self._asked_s = {}, None
+        self._drop_held()
         if self._spare is not None:
             self._now, self._spare = self._spare, None
         elif self._backoff.may(now_s):
@@ -178,13 +180,32 @@ class Scouts:
             self._now.worker.tell({"avoid": pid, "muted": waits})
         return True
 
+    def _is_guilty(self, pid: int) -> bool:
+        """Whether a process is to be passed over, at which a scout was lost.
+
+        What is read without waiting for its mmap_lock hangs on the exit of one that dies. One that
+        lives, and may be the very hog, was probably only looked at when its scout had no CPU.
+        """
+        self._suspects[pid] += 1
+        with contextlib.suppress(OSError, ValueError):
+            if Procfs().oom_score(pid) > 0:
+                return self._suspects[pid] >= GUILTY_AT
+        return True
+
     def renew(self, policy: Policy) -> None:
         """Fork both anew, with another policy."""
         self.close()
+        self._drop_held()
         self._policy = policy
         with contextlib.suppress(OSError):
             self._now = Recruit(policy, self._core_pid)
         self.refill()
+
+    def _drop_held(self) -> None:
+        """Forget what the last one was asked for, and had begun to say."""
+        for fd in self._held.values():
+            os.close(fd)
+        self._held, self._asked_s = {}, None
 
     def close(self) -> None:
         """Send both away."""

@@ -22,6 +22,8 @@ TRIGGER_STALL_US = 100_000
 TRIGGER_WINDOW_US = 1_000_000
 # Where v1's bell is hung, in shares of the way to the line.
 BELLS = (0.5, 0.75, 0.9, 1.0)
+AVERAGE_S = 10.0  # what the kernel's avg10 looks back on
+TELLING_S = 2.0  # a share of less time says little
 LIMIT_AGE_MAX_S = 5.0
 BOUND_AGE_MAX_S = 5.0
 DEFAULT_CGROUP_SHARE = 0.95
@@ -52,6 +54,10 @@ class Gauge(Protocol):
         """The figures now; None where they are brought by the scout. Raises Gone."""
         ...
 
+    def restart(self, now_s: float) -> None:
+        """A victim was released, or the machine slept: stalls are counted anew."""
+        ...
+
     def glance(self) -> int:
         """At least what is in use, as cheaply as can be. Raises OSError."""
         ...
@@ -77,6 +83,7 @@ class Stalls:
         self.missing = ""
         self.trigger: Trigger | None = None
         self._pressure: Pressure | None = None
+        self._restart_s, self._total_us = -1e9, -1
         try:
             if path is None:
                 raise FileNotFoundError(2, "no such file")
@@ -86,14 +93,26 @@ class Stalls:
         except OSError as error:
             self.missing = f"no PSI ({error.strerror}): stalls are not seen, only the counters"
 
-    def share(self) -> float | None:
-        """Of the last 10 s."""
+    def share(self, now_s: float) -> float | None:
+        """Of the last 10 s, or since ``restart``; None where that is not known, or too short."""
         if self._pressure is None:
             return None
         try:
-            return self._pressure.read().full_avg10 / 100
+            stall = self._pressure.read()
         except OSError:
             return None
+        since_s = now_s - self._restart_s
+        if since_s >= AVERAGE_S:
+            return stall.full_avg10 / 100
+        if self._total_us < 0:
+            self._total_us = stall.full_total_us
+        if since_s < TELLING_S:
+            return None
+        return (stall.full_total_us - self._total_us) / 1e6 / since_s
+
+    def restart(self, now_s: float) -> None:
+        """Count anew: what stood still before a victim's release says nothing of the time after."""
+        self._restart_s, self._total_us = now_s, -1
 
     @property
     def alarms(self) -> dict[int, int]:
@@ -121,7 +140,6 @@ class SystemGauge:
 
     def read(self, now_s: float) -> Figures:
         """From /proc/meminfo."""
-        del now_s
         memory, scope = self._meminfo.read(), self._scope
         spare = memory.available_bytes - scope.available_min.of(memory.total_bytes)
         limit_bytes = memory.total_bytes - scope.available_min.of(memory.total_bytes)
@@ -135,12 +153,16 @@ class SystemGauge:
             "zram_bytes": memory.zram_bytes,
         }
         whole = memory.total_bytes + memory.swap_total_bytes
-        stall = self._stalls.share()
+        stall = self._stalls.share(now_s)
         return Figures(max(0, limit_bytes - spare), limit_bytes, whole, stall, details)
 
     def glance(self) -> int:
         """The same: it is one read."""
         return self.read(0.0).usage_bytes
+
+    def restart(self, now_s: float) -> None:
+        """Count stalls anew."""
+        self._stalls.restart(now_s)
 
     def ring(self, fd: int) -> None:
         """A trigger silences itself."""
@@ -198,12 +220,16 @@ class CgroupGauge:
                 usage = max(0, limit - room)
         except OSError as error:
             raise Gone(f"{self._scope.path}: {error.strerror}") from error
-        stall = self._stalls.share() if usage > limit * BELLS[0] else None
+        stall = self._stalls.share(now_s) if usage > limit * BELLS[0] else None
         return Figures(usage, limit, self._whole_bytes, stall, details)
 
     def glance(self) -> int:
         """What is charged to it."""
         return self._memory.usage_bytes()
+
+    def restart(self, now_s: float) -> None:
+        """Count stalls anew."""
+        self._stalls.restart(now_s)
 
     def ring(self, fd: int) -> None:
         """Silence a bell, or read the events."""
@@ -310,6 +336,9 @@ class NodeGauge:
         memory = self._node.read()
         return memory.total_bytes - memory.available_bytes
 
+    def restart(self, now_s: float) -> None:
+        """There are no stalls of a node."""
+
     def ring(self, fd: int) -> None:
         """There is no alarm."""
 
@@ -343,6 +372,9 @@ class TreeGauge:
     def glance(self) -> int:
         """Nothing: the scout looks."""
         return 0
+
+    def restart(self, now_s: float) -> None:
+        """There are no stalls of a tree."""
 
     def ring(self, fd: int) -> None:
         """There is no alarm."""

@@ -19,6 +19,7 @@ from memreap.reap.standby import Standbys
 from memreap.reap.victim import Victim
 
 TIMEOUT_S = 10.0
+SHARED_BYTES_MAX = 16 << 20  # more, and a domain looked at before the exit would still seem full
 
 
 class Killing:
@@ -92,10 +93,7 @@ class Killing:
     @property
     def released(self) -> bool:
         """Everyone's memory is back."""
-        return not self._pidfds and all(
-            e.released_s is not None or (e.outcome is not None and e.outcome.outcome != "stuck")
-            for e in self._executions
-        )
+        return not self._pidfds and all(map(_is_back, self._executions))
 
     @property
     def refused(self) -> str:
@@ -153,6 +151,15 @@ class Killing:
             syscalls.pidfd_kill(pidfd)
         for execution in sorted(self._executions, key=lambda e: e.victim.facts.start_ticks):
             execution.kill()
+
+
+def _is_back(execution: Execution) -> bool:
+    """Whether one's memory is back, shared mappings too, which only the exit gives back."""
+    if execution.outcome is not None:
+        return execution.released_s is not None or execution.outcome.outcome != "stuck"
+    if execution.victim.memory.rss_shmem_bytes > SHARED_BYTES_MAX:
+        return False  # soon it has exited, or counts as one that hangs
+    return execution.released_s is not None
 
 
 class Termination:

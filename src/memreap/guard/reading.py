@@ -101,6 +101,8 @@ class Reader:
             return pages + self.procfs.oom_score_adj(pid) * (totalpages // 1000)
         except (*GONE, PermissionError, ValueError, IndexError):
             return None
+        finally:
+            self.mark.set(0)
 
     def read(self, pid: int) -> Read | None:
         """Everything of one process; None where it is gone, has no mm, or may not be read."""
@@ -121,9 +123,12 @@ class Reader:
     def facts(self, pid: int) -> Facts | None:
         """What a reaper needs; None where it is gone."""
         self.mark.set(pid)
-        with contextlib.suppress(*GONE, PermissionError):
+        try:
             return facts_.read(pid, self.procfs)
-        return None
+        except (*GONE, PermissionError):
+            return None
+        finally:
+            self.mark.set(0)  # else a scout that is lost at rest would accuse the last it read
 
     def forget(self, alive: set[int]) -> None:
         """Drop what was kept of those who are gone."""

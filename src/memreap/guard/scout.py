@@ -57,6 +57,7 @@ class Scout:
         self._hot: dict[str, list[int]] = {}
         self._full: dict[str, tuple[float, float, int]] = {}  # when, what it cost, newest pid
         self._others: dict[str, tuple[int, int]] = {}
+        self._below: dict[str, list[str]] = {}
         self._branch_due: dict[str, float] = {}
         self._branch_last: dict[str, tuple[float, int]] = {}
 
@@ -158,11 +159,13 @@ class Scout:
         self._branch_last[name] = (now_s, usage_bytes)
         limit_bytes = branch.limit_bytes
         interval_s = pace.interval_s(usage_bytes, limit_bytes, growth)
-        self._branch_due[name] = now_s + max(BRANCH_FLOOR_S, interval_s)
+        interval_s = max(BRANCH_FLOOR_S, interval_s)
+        self._branch_due[name] = now_s + interval_s
         members = [m.identity for m in branch.tree if m.dying_bytes is None][:GROUP_MAX]
         measured = {
             "usage": name,
             "read_s": now_s,
+            "next_s": interval_s,
             "usage_bytes": usage_bytes,
             "victim_bytes": branch.meter.victim_bytes,
             "members": members if usage_bytes * 2 > limit_bytes else members[:64],
@@ -179,8 +182,10 @@ class Scout:
             top = self._reader.memory_root
         else:
             return
-        below = cgroups.limited_below(top) if top else []
-        self._line.say({"discovered": name, "paths": [os.fspath(path) for path in below]})
+        paths = [os.fspath(path) for path in (cgroups.limited_below(top) if top else [])]
+        if paths != self._below.get(name, []):
+            self._below[name] = paths
+            self._line.say({"discovered": name, "paths": paths})
 
     # A look.
 
