@@ -1,6 +1,8 @@
 """Which room may know which: the design's "never" list, held by the import graph."""
 
 import ast
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,16 @@ NEVER = {
     "victims know more than linux": Never("memreap.victims", rooms_but("victims", "linux")),
     "check knows memory management": Never("memreap.check", ("memreap.mm",)),
     "the core needs a package": Never("memreap.guard.core", (OUTSIDE_THE_STANDARD_LIBRARY,)),
+    "the guard needs a package": Never("memreap.guard", (OUTSIDE_THE_STANDARD_LIBRARY,)),
+    "the guard carries what reads files and tells people": Never(
+        "memreap.guard", ("memreap.config", "memreap.telling"), but=("memreap.guard.launch",)
+    ),
+    "records decide, act or tell": Never(
+        "memreap.records", ("memreap.decide", "memreap.reap", "memreap.telling", "memreap.config")
+    ),
+    "who tells of the guard runs in it": Never(
+        "memreap.telling", ("memreap.guard", "memreap.reap")
+    ),
     "anyone calls the command line": Never(
         "memreap", ("memreap.cli",), but=("memreap.cli", "memreap.__main__")
     ),
@@ -74,6 +86,21 @@ def violations(graph: grimp.ImportGraph, never: Never, package: str = "memreap")
 @pytest.fixture(scope="module")
 def graph() -> grimp.ImportGraph:
     return grimp.build_graph("memreap", include_external_packages=True, cache_dir=None)
+
+
+def test_the_core_loads_nothing_from_outside_the_standard_library() -> None:
+    code = (
+        "import sys, memreap.guard.__main__\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    env = {**os.environ, "PYTHONPATH": os.fspath(SOURCE.parent)}
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", code], env=env, capture_output=True, check=True
+    )
+    loaded = set(done.stdout.decode().split()) - {"memreap", "__main__"}
+    assert loaded <= sys.stdlib_module_names
+    heavy = {"sqlite3", "email", "http", "ssl", "asyncio", "subprocess", "tomllib", "argparse"}
+    assert not loaded & heavy
 
 
 @pytest.mark.parametrize("rule", sorted(NEVER))

@@ -45,12 +45,10 @@ from memreap.guard.turns import Turns, record_of
 from memreap.linux import clock, numa, siginfo
 from memreap.linux.notify import Notify, watchdog_interval_s
 from memreap.linux.procfs import Procfs
-from memreap.linux.worker import has_exited
 
 BUSY_INTERVAL_S = 0.005  # between readings while something is under way
 HELPLESS_INTERVAL_S = 0.25
 LOOK_WAIT_S = 0.1  # how long a choice waits for a fresh look, beyond twice what one takes
-STALE_MAX_S = 10.0  # an older look is better waited for
 UNSEEN_WAIT_S = 2.0
 DISCOVER_S = 10.0
 QUIET_S = 2.0  # after the last incident, before spares are made anew
@@ -241,8 +239,8 @@ class Core:
                     self._take_look(Look.from_message(raw), pidfds, now_s)
                 case {"usage": str(name)} if name in self._posts:
                     self._take_usage(self._posts[name], message, now_s)
-                case {"discovered": str(name), "paths": list(paths)} if name in self._posts:
-                    self._take_subgroups(self._posts[name], paths)
+                case {"discovered": str(name), "groups": list(groups)} if name in self._posts:
+                    self._take_subgroups(self._posts[name], groups)
                 case {"lost": str(name), "why": str(why)} if name in self._posts:
                     self._give_up(self._posts[name], why)
 
@@ -409,12 +407,7 @@ class Core:
         if look is None:
             self._step(now_s, Candidates(post.name, ()))
             return
-        there = {pid for pid, fd in hot.pidfds.items() if not has_exited(fd)}
-        candidates = tuple(
-            seen.candidate
-            for seen in look.seen
-            if seen.candidate.barred or any(m.pid in there for m in seen.candidate.members)
-        )
+        candidates = tuple(seen.candidate for seen in look.seen if hot.is_there(seen))
         self._step(
             now_s,
             Candidates(post.name, candidates, others=look.others, others_pages=look.others_pages),
@@ -424,7 +417,7 @@ class Core:
         """Until when a choice waits for a fresh look."""
         if post.asked_s is None:
             return None
-        if post.hot.age_s(post.asked_s) > STALE_MAX_S:
+        if post.looks_outdated(post.asked_s):
             return post.asked_s + UNSEEN_WAIT_S
         return post.asked_s + LOOK_WAIT_S + 2 * self._scouts.took_s
 
@@ -572,9 +565,8 @@ class Core:
             for number in numbers:
                 self._take_up(_node_scope(scope, number))
 
-    def _take_subgroups(self, post: Post, paths: list[str]) -> None:
-        for path in paths:
-            name = f"cgroup:{path}"
+    def _take_subgroups(self, post: Post, groups: list[list[str]]) -> None:
+        for name, path in groups:
             if name in self._posts or path == post.scope.path:
                 continue
             limit = post.scope.limit if post.scope.limit and post.scope.limit.share else None

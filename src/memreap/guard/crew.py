@@ -21,7 +21,7 @@ from memreap.linux.worker import Line, Worker, go_by
 SILENCE_S = 0.25  # a scout that was asked may take so long, or five times as long as it last took
 SILENCE_FACTOR = 5
 BACKOFF_S = (0.0, 0.1, 1.0, 5.0, 30.0)  # between one replacement and the next, while they fail
-HEALTHY_S = 60.0
+HEALTHY_S = 5.0  # who worked for so long may be replaced at once
 UNWRITTEN_MAX = 2000
 GUILTY_AT = 3  # scouts lost at a process that is alive
 DEAF_S = 10.0  # a scribe that has not written down anything for so long is replaced

@@ -13,6 +13,7 @@ from memreap.guard.gauges import AnyGauge, Figures, NodeGauge, TreeGauge
 from memreap.guard.look import Look, Seen
 from memreap.guard.settings import Kind, Scope, Settings
 from memreap.linux.procfs import PAGE_SIZE_BYTES
+from memreap.linux.worker import has_exited
 
 FRESH_S = 0.15  # a look of this age is as good as a new one
 SOON_S = 1.5  # the line may be reached within this: keep the hot set warm
@@ -20,6 +21,8 @@ HIGH_SHARE = 0.8  # of the way to the line: from here on keep it lukewarm
 STIRRED_BYTES = 64 << 20  # growth that ends a rest
 WARM_S = 0.05
 LUKEWARM_S = 5.0
+STALE_MAX_S = 10.0  # an older look is better waited for
+EXPLAINED_SHARE = 0.5  # so is one that does not account for this much of the usage
 REST_AFTER_S = 2.0
 WALL_SHARE = 1.02  # a domain that cannot hold more than this of its line has no wall behind it
 GROWTH_WINDOW_S = 0.02  # growth over less is noise
@@ -49,6 +52,11 @@ class HotSet:
         if self.look is None:
             return None
         return next((s for s in self.look.seen if s.candidate.identity == identity), None)
+
+    def is_there(self, seen: Seen) -> bool:
+        """Whether one of a candidate's members is, as far as they are held."""
+        fds = [self.pidfds[m.pid] for m in seen.candidate.members if m.pid in self.pidfds]
+        return bool(seen.candidate.barred) or any(not has_exited(fd) for fd in fds)
 
     def age_s(self, now_s: float) -> float:
         """How long ago the look began."""
@@ -167,6 +175,16 @@ class Post:
         if scope.kind is Kind.TREE and scope.limit:
             order["limit_bytes"] = order["whole_bytes"] = scope.limit.bytes
         return order
+
+    def looks_outdated(self, now_s: float) -> bool:
+        """Whether what was last seen cannot be the whole truth any more."""
+        look, figures = self.hot.look, self.figures
+        if look is None or figures is None or self.hot.age_s(now_s) > STALE_MAX_S:
+            return True
+        pages = (
+            sum(s.candidate.pages for s in look.seen if self.hot.is_there(s)) + look.others_pages
+        )
+        return pages * PAGE_SIZE_BYTES < figures.usage_bytes * EXPLAINED_SHARE
 
     def forget(self) -> None:
         """Who is in it has to be found out anew."""

@@ -17,7 +17,7 @@ from memreap.decide.events import Candidate, Identity, Tier
 from memreap.decide.policy import Policy
 from memreap.guard.look import FDS_IN_A_MESSAGE, Look, Seen
 from memreap.guard.reading import Mark, Read, Reader
-from memreap.guard.wards import Branch, Cgroup, Everyone, Node, ward
+from memreap.guard.wards import Branch, Cgroup, Everyone, Node, path_below_its_mount, ward
 from memreap.linux import cgroups, scheduling
 from memreap.linux.procfs import PAGE_SIZE_BYTES, Procfs
 from memreap.linux.worker import Line, go_by
@@ -26,6 +26,8 @@ LISTED_MAX = 48  # processes that are looked at closely, and named in the record
 FACTS_MAX = 12  # of those, how many are prepared to be killed at once
 GROUP_REAPED_MAX = 8
 GROUP_MAX = 2000  # members of a group that dies as one
+ENOUGH_SHARE = 0.05  # of a node: who holds so much, whose end is relief
+CRUMB_SHARE = 0.1  # of what the largest holds on a node: who has less does not count beside it
 FULL_AGE_MAX_S = 0.5  # how long a look at those known to be large may stand in for all
 FULL_SHARE = 0.2  # what full looks may cost of a CPU, while a domain is watched
 BRANCH_FLOOR_S = 0.002
@@ -185,7 +187,8 @@ class Scout:
         paths = [os.fspath(path) for path in (cgroups.limited_below(top) if top else [])]
         if paths != self._below.get(name, []):
             self._below[name] = paths
-            self._line.say({"discovered": name, "paths": paths})
+            groups = [[f"cgroup:{path_below_its_mount(p, self._procfs)}", p] for p in paths]
+            self._line.say({"discovered": name, "groups": groups})
 
     # A look.
 
@@ -335,7 +338,7 @@ class Scout:
         return tuple(
             name
             for name, place in self._wards.items()
-            if any(place.holds(r.identity.pid, r.memory.uid, r.cgroup) for r in members)
+            if any(_lies_in(place, read) for read in members)
         )
 
     def _foremost(self, made: list[Seen], totalpages: int) -> list[Seen]:
@@ -368,6 +371,8 @@ class Scout:
                 bare = replace(one.candidate, rss_pages=pages, swap_pages=0, page_table_pages=0)
                 here.append(replace(one, candidate=bare))
         self._mark.set(0)
+        here = _without_crumbs(here, place.totalpages)
+        place.holders = {member.pid for one in here for member in one.candidate.members}
         return tuple(here), any_bound
 
     def _say(self, look: Look, reads: dict[int, tuple[Read, int]]) -> None:
@@ -386,6 +391,29 @@ class Scout:
         for _, pidfd in reads.values():
             if pidfd >= 0:
                 os.close(pidfd)
+
+
+def _lies_in(place: AnyWard, read: Read) -> bool:
+    """Whether one holds memory in a domain; of a node that is known from the last look at it."""
+    pid = read.identity.pid
+    if isinstance(place, Node):
+        return pid in place.holders
+    return place.holds(pid, read.memory.uid, read.cgroup)
+
+
+def _without_crumbs(here: list[Seen], totalpages: int) -> list[Seen]:
+    """Those who count on a node, where one of them would be enough.
+
+    Nearly everybody has a few pages on every node: nobody need wait until one like that has died.
+    """
+
+    def may_be_chosen(one: Seen) -> bool:
+        return not one.candidate.barred and one.candidate.tier is not Tier.AVOID
+
+    largest = max((one.candidate.pages for one in here if may_be_chosen(one)), default=0)
+    if largest < totalpages * ENOUGH_SHARE:
+        return here
+    return [one for one in here if one.candidate.pages >= largest * CRUMB_SHARE]
 
 
 def run(line: Line, policy: Policy, mark: Mark, core_pid: int) -> None:

@@ -63,6 +63,7 @@ class Node(Everyone):
         """``number``: the node's."""
         super().__init__(name, totalpages, procfs)
         self.number = number
+        self.holders: set[int] = set()  # who was seen to hold memory there that counts
 
     def pages(self, pid: int) -> tuple[int, bool]:
         """(pages that it holds on this node, whether it may use no other). May hang."""
