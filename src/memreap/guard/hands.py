@@ -21,11 +21,14 @@ from memreap.decide.events import (
 from memreap.guard.killing import Killing, Termination
 from memreap.guard.look import facts_without_a_look
 from memreap.guard.post import Post
+from memreap.linux.kin import LastPid
+from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Worker, has_exited
 from memreap.reap.outcome import Outcome
 from memreap.reap.standby import Standbys
 from memreap.reap.victim import Rules, Victim
 
+NEWBORN_MAX = 500  # since the look; among more than these, everybody is asked
 REAPED_MAX = 8  # of a group: the largest; the others are killed
 
 
@@ -46,6 +49,7 @@ class Hands:
     def __init__(self, standbys: Standbys, ancestors: frozenset[int]) -> None:
         """``ancestors``: of the guard, itself among them."""
         self._standbys, self._ancestors = standbys, ancestors
+        self._last_pid = LastPid(Procfs())
         self.deeds: list[Deed] = []
         self.asked: dict[str, Termination] = {}
         self.kills = 0
@@ -85,10 +89,31 @@ class Hands:
             facts = facts or facts_without_a_look(victim, member)
             known.append(Victim(facts, fd, (), rules))
         rest = sorted(held[REAPED_MAX:], key=lambda h: (h[0].start_ticks, h[0].pid))
-        killing = Killing(victim, known, [fd for _, fd in rest], standbys=self._standbys)
+        killing = Killing(
+            victim,
+            known,
+            [fd for _, fd in rest],
+            among=self._who_may_share(post),
+            standbys=self._standbys,
+        )
         self.deeds.append(Deed(post, killing, post.incident))
         self.kills += 1
         return None
+
+    def _who_may_share(self, post: Post) -> list[int] | None:
+        """Who may share the victim's mm; None for anybody.
+
+        Whoever does is as large as the victim, so it stands in the look beside it; unless it was
+        born since. To ask everybody takes milliseconds a thousand processes.
+        """
+        look = post.hot.look
+        if look is None:
+            return None
+        newest = self._last_pid.read()
+        if not 0 <= newest - look.newest_pid <= NEWBORN_MAX:
+            return None
+        listed = [member.pid for seen in look.seen for member in seen.candidate.members]
+        return [*listed, *range(look.newest_pid + 1, newest + 1)]
 
     def part(self, domain: str) -> None:
         """Wait no longer for somebody who was asked to go."""

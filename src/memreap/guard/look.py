@@ -66,6 +66,7 @@ class Look:
     others: int = 0
     others_pages: int = 0
     full_s: float = 0.0  # when everyone was last read, and not only those known to be large
+    newest_pid: int = 0  # given out when it began: whoever has a later one was born since
     bound: bool = False  # of a NUMA node: whether somebody may use no other
 
     def as_message(self) -> dict[str, Any]:

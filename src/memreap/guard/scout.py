@@ -19,6 +19,7 @@ from memreap.guard.look import FDS_IN_A_MESSAGE, Look, Seen
 from memreap.guard.reading import Mark, Read, Reader
 from memreap.guard.wards import Branch, Cgroup, Everyone, Node, path_below_its_mount, ward
 from memreap.linux import cgroups, scheduling
+from memreap.linux.kin import LastPid
 from memreap.linux.procfs import PAGE_SIZE_BYTES, Procfs
 from memreap.linux.worker import Line, go_by
 
@@ -53,6 +54,7 @@ class Scout:
         self._line, self._mark = line, mark
         self._procfs = Procfs()
         self._reader = Reader(self._procfs, policy, mark, core_pid)
+        self._last_pid = LastPid(self._procfs)
         self._wards: dict[str, AnyWard] = {}
         self._watched: dict[str, Watched] = {}
         self._doomed: set[int] = set()
@@ -194,7 +196,7 @@ class Scout:
 
     def look(self, name: str, number: int, *, quick: bool) -> None:
         """Look at a domain's processes, and say what was seen, with their pidfds."""
-        place, began_s = self._wards[name], time.monotonic()
+        place, began_s, newest_pid = self._wards[name], time.monotonic(), self._last_pid.read()
         full_s, cost_s, newest = self._full.get(name, (0.0, 0.0, 0))
         age_max_s = max(FULL_AGE_MAX_S, cost_s / FULL_SHARE)
         quick = quick and name in self._hot and began_s - full_s < age_max_s
@@ -207,9 +209,20 @@ class Scout:
         took_s = time.monotonic() - began_s
         if not quick:
             full_s = began_s
-            self._full[name] = (began_s, took_s, max(place.pids(), default=0))
+            self._full[name] = (began_s, took_s, newest_pid)
         others, others_pages = self._others.get(name, (0, 0))
-        look = Look(name, number, began_s, took_s, seen, others, others_pages, full_s, bound)
+        look = Look(
+            domain=name,
+            number=number,
+            read_s=began_s,
+            took_s=took_s,
+            seen=seen,
+            others=others,
+            others_pages=others_pages,
+            full_s=full_s,
+            newest_pid=newest_pid,
+            bound=bound,
+        )
         self._say(look, reads)
 
     def _everyone(self, place: AnyWard) -> list[int]:

@@ -1,10 +1,13 @@
 """NUMA nodes: what each has left, and which of them a process is tied to.
 
-See numa(7), drivers/base/node.c, show_numa_map() in fs/proc/task_mmu.c. Only readers live here.
+See numa(7), drivers/base/node.c, calculate_totalreserve_pages() in mm/page_alloc.c,
+show_numa_map() in fs/proc/task_mmu.c. Only readers live here.
 """
 
+import contextlib
 import os
 import re
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +18,11 @@ _NODE = re.compile(rb" N(\d+)=(\d+)")
 # "bind:0-1", with flags "bind=static:0", "bind=relative|balancing:0".
 _BIND = re.compile(rb"^[0-9a-f]+ bind[^: \n]*:([\d,-]+)", re.MULTILINE)
 _PAGE_SIZE = re.compile(rb" kernelpagesize_kB=(\d+)")
+_ZONE = re.compile(
+    rb"^Node (\d+), zone .*?^ +high +(\d+)$.*?^ +managed +(\d+)$.*?^ +protection: \(([\d, ]*)\)$",
+    re.MULTILINE | re.DOTALL,
+)
+RESERVE_AGE_MAX_S = 60.0  # vm.min_free_kbytes, and khugepaged, may set other watermarks
 _ALLOWED = re.compile(rb"^Mems_allowed_list:\s*([\d,-]*)$", re.MULTILINE)
 
 
@@ -54,28 +62,48 @@ def nodes(sys_root: str = "/sys") -> list[int]:
     return []
 
 
+def reserve_bytes(number: int, zoneinfo: bytes) -> int:
+    """What nobody gets of a node: its zones' high watermarks, and what lower zones keep back."""
+    pages = 0
+    for node, high, managed, protection in _ZONE.findall(zoneinfo):
+        if int(node) == number:
+            kept = max(map(int, protection.split(b", ")), default=0)
+            pages += min(int(managed), int(high) + kept)
+    return pages * PAGE_SIZE_BYTES
+
+
 class Node:
     """One node's meminfo, on a kept descriptor."""
 
-    def __init__(self, number: int, sys_root: str = "/sys") -> None:
+    def __init__(self, number: int, sys_root: str = "/sys", proc_root: str = "/proc") -> None:
         """Open it. Raises OSError where there is no such node."""
         self.number = number
+        self._zoneinfo = f"{proc_root}/zoneinfo"
+        self._reserve_s, self._reserve_bytes = -RESERVE_AGE_MAX_S, 0
         path = f"{sys_root}/devices/system/node/node{number}/meminfo"
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> NodeMemory:
         """Its memory now: free, files, and half of the slab that can be reclaimed.
 
-        MemAvailable does the same for the machine, and takes the watermarks off as well.
+        As in MemAvailable, less what the kernel reserves: on a small node it kills long before
+        nothing is free.
         """
+        self._renew_reserve(time.monotonic())
         raw = os.pread(self._fd, 8192, 0)
-        return NodeMemory(
-            bytes_of(raw, b" MemTotal:"),
+        there = (
             bytes_of(raw, b" MemFree:")
             + bytes_of(raw, b" Active(file):")
             + bytes_of(raw, b" Inactive(file):")
-            + bytes_of(raw, b" SReclaimable:") // 2,
+            + bytes_of(raw, b" SReclaimable:") // 2
         )
+        return NodeMemory(bytes_of(raw, b" MemTotal:"), max(0, there - self._reserve_bytes))
+
+    def _renew_reserve(self, now_s: float) -> None:
+        if now_s - self._reserve_s >= RESERVE_AGE_MAX_S:
+            self._reserve_s = now_s
+            with contextlib.suppress(OSError):
+                self._reserve_bytes = reserve_bytes(self.number, _read(self._zoneinfo))
 
     def close(self) -> None:
         """Let go of the descriptor."""

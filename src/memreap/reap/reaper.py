@@ -244,7 +244,8 @@ class Reaper:
             self._hold.busy = True
         known = {pid for pid, _ in self._processes}
         victim = self._order.victim.facts
-        for _, pid in sharers([victim], self._proc, self._order.among, every_thread=True):
+        # Everyone is asked now: the shortlist, if there was one, does not tell.
+        for _, pid in sharers([victim], self._proc, every_thread=True):
             if pid not in known:
                 with contextlib.suppress(OSError):
                     found = facts.quick(pid, self._proc).as_message()
