@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast vm-setup lint format types soak bench clean
+.PHONY: help setup demo test test-fast vm-setup lint format types soak bench install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -53,6 +53,17 @@ soak: $(VENV)/ready ## Ten minutes of hogs, forks, hung victims and faults for a
 
 bench: $(VENV)/ready ## Everything measured side by side, with ratios (root; some minutes)
 	@$(BIN)/python -m bench --markdown docs/bench.md
+
+PREFIX ?= /usr/local
+SHARE = $(DESTDIR)$(PREFIX)/share
+UNITS = $(DESTDIR)$(PREFIX)/lib/systemd
+
+install: ## Units, manual pages, example configuration (PREFIX, DESTDIR); starts nothing
+	@install -Dm644 -t $(UNITS)/system systemd/memreap.service systemd/memreap.slice
+	@install -Dm644 -t $(UNITS)/user systemd/user/memreap.service
+	@install -Dm644 -t $(SHARE)/doc/memreap/examples systemd/examples/*.conf \
+		src/memreap/config/memreap.toml
+	@for s in 1 5 8; do install -Dm644 -t $(SHARE)/man/man$$s man/*.$$s; done
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info

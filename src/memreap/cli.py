@@ -339,8 +339,13 @@ GUARD_OPTIONS = (
     ),
     click.option("--dry-run", is_flag=True, help="Decide and record; signal nobody."),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong."),
-    click.option("--database", type=click.Path(dir_okay=False), metavar="FILE", help="Incidents."),
-    click.option("--socket", type=click.Path(), metavar="PATH", help="Where status asks."),
+    click.option(
+        "--database",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="Where incidents are written.",
+    ),
+    click.option("--socket", type=click.Path(), metavar="PATH", help="Where memreap status asks."),
 )
 
 
@@ -352,7 +357,11 @@ def _guard_options(command: Any) -> Any:
 
 @memreap.command(short_help="Guard a machine, cgroups, or process trees.")
 @_guard_options
-@click.option("--check-config", is_flag=True, help="Say what is wrong with the configuration.")
+@click.option(
+    "--check-config",
+    is_flag=True,
+    help="Say what is wrong with the configuration, and exit: 0 it would start, 2 it would not.",
+)
 def guard(check_config: bool, **options: Any) -> None:
     """Watch what can run out of memory; act before it does; be sure that the memory comes back.
 
@@ -395,7 +404,8 @@ def show_config(json_: bool, example: bool, **options: Any) -> None:
     """Print what is in force, as TOML that could be loaded again, and where each value came from.
 
     \b
-    Exit codes: 0 printed   2 a file has faults, named by file, line and key
+    Exit codes:
+      0 printed   2 usage, or faults, named by file, line and key   130 interrupted
     """
     from memreap.config import command  # noqa: PLC0415
 
@@ -445,15 +455,17 @@ DATABASE = click.option(
     type=click.IntRange(min=1),
     default=20,
     show_default=True,
-    help="At most so many, the newest last.",
+    help="At most so many, the newest first.",
 )
-@click.option("--since", "since_s", type=Ago(), metavar="TIME", help="Only the last 90s, 2h, 3d.")
+@click.option(
+    "--since", "since_s", type=Ago(), metavar="TIME", help="Only the last 90s, 30m, 2h, 3d, 1w."
+)
 @DATABASE
 def incidents(json_: bool, limit: int, since_s: float | None, database: str | None) -> None:
     """List incidents: when, what ran out, who died for it, how fast it was relieved.
 
     \b
-    Exit codes: 0 listed   2 usage   4 no such database
+    Exit codes: 0 listed   2 usage   4 no such database   130 interrupted
     """
     from memreap.telling.incidents import IncidentsOptions  # noqa: PLC0415
     from memreap.telling.incidents import incidents as tell  # noqa: PLC0415
@@ -475,7 +487,7 @@ def explain(id_: int | None, json_: bool, database: str | None) -> None:
     fast the memory came back, whether anyone else had to die.
 
     \b
-    Exit codes: 0 told   2 usage   4 no such incident, or database
+    Exit codes: 0 told   2 usage   4 no such incident, or database   130 interrupted
     """
     from memreap.telling.explain import ExplainOptions  # noqa: PLC0415
     from memreap.telling.explain import explain as tell  # noqa: PLC0415
@@ -496,7 +508,7 @@ def status(json_: bool, watch: bool, socket: str | None) -> None:
     """Ask a running guard how things are.
 
     \b
-    Exit codes: 0 told   2 usage   3 no guard answers
+    Exit codes: 0 told, or --watch ended by Ctrl-C   2 usage   3 no guard answers
     """
     from memreap.config.places import Places  # noqa: PLC0415
     from memreap.telling.status import StatusOptions  # noqa: PLC0415

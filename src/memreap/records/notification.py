@@ -71,8 +71,7 @@ class Notification(Outlet):
         if self._notify:
             uid = int(victim.get("uid", -1))
             bus = self._session(uid)
-            if _exists(bus):  # who has no session has no screen
-                self._queue("notification", lambda _: notify(bus, uid, turn))
+            self._queue("notification", lambda _: notify(bus, uid, turn))
         self._start()
 
     def fds(self) -> dict[int, int]:
@@ -166,10 +165,12 @@ def text_of(turn: Turn) -> tuple[str, str]:
 
 
 def notify(bus: str, uid: int, turn: Turn) -> None:
-    """Show it on the user's screen. Raises what the bus raises."""
+    """Show it on the user's screen, if there is one. Raises what the bus raises."""
     from jeepney import DBusAddress, new_method_call  # noqa: PLC0415
 
     become(uid)
+    if not _exists(bus):  # asked as the user: his folder is closed to everybody else
+        return
     title, body = text_of(turn)
     service = DBusAddress(
         "/org/freedesktop/Notifications",

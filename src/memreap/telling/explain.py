@@ -35,9 +35,13 @@ COLUMNS = (
 FIGURES = {
     "available_bytes": ("available", True),
     "swap_free_bytes": ("free swap", True),
+    "tmpfs_bytes": ("in tmpfs and shared memory", True),
+    "zram_bytes": ("taken by zram", True),
     "growth_bytes_per_s": ("growing by", True),
     "stall_share": ("stalled", False),
 }
+
+WORTH_TELLING = ("tmpfs_bytes", "zram_bytes")  # only where there is any
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ def _figures(turn: Turn) -> str:
     told = []
     for name, (word, is_bytes) in FIGURES.items():
         value = figure(turn, name)
-        if value is None:
+        if value is None or (name in WORTH_TELLING and not value):
             continue
         per_s = " a second" if name.endswith("_per_s") else ""
         told.append(f"{word} {size.show(int(value)) if is_bytes else f'{value:.0%}'}{per_s}")
