@@ -18,6 +18,7 @@ from typing import Any
 import click
 import pytest
 from tests.guarding import Guard, Hog, alive
+from vmtest import cache, guest
 
 from memreap.linux import cgroups, scheduling
 from memreap.linux.procfs import Procfs
@@ -249,6 +250,18 @@ def starved_of_descriptors() -> Iterator[Callable[[int], None]]:
     for fd in taken:
         os.close(fd)
     resource.setrlimit(resource.RLIMIT_NOFILE, was)
+
+
+@pytest.fixture(scope="module")
+def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., guest.Result]]:
+    """Run a script in a guest; skip where there can be none."""
+    try:
+        cache.ready()
+    except cache.NotReadyError as error:
+        pytest.skip(str(error))
+    with pytest.MonkeyPatch.context() as patch:  # consoles of guests that died stay in there
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("guests")))
+        yield guest.run
 
 
 @pytest.fixture

@@ -61,12 +61,39 @@ def test_nodes_are_those_with_memory(tmp_path: Path) -> None:
     assert nodes(str(tmp_path)) == [0, 2]
 
 
+# Node 1: a zone that is kept back whole, and one with its high watermark and a protection.
+ZONEINFO = """\
+Node 0, zone      DMA
+  pages free     3840
+        high     50
+        managed  3840
+        protection: (0, 3019, 7243)
+Node 1, zone    DMA32
+  pages free     300
+        boost    0
+        high     200
+        managed  300
+        protection: (0, 0, 400)
+              high:     4392
+Node 1, zone   Normal
+  pages free     100000
+        min      250
+        low      400
+        high     500
+        spanned  2097152
+        managed  2000000
+        cma      0
+        protection: (0, 0, 2000)
+"""
+
+
 def test_what_a_node_has_left(tmp_path: Path, nothing_left: None) -> None:
     place = tmp_path / "devices/system/node/node1"
     place.mkdir(parents=True)
     (place / "meminfo").write_text(MEMINFO)
-    node = Node(1, str(tmp_path))
-    available = 1048576 + 100000 + 50000 + 30000
+    (tmp_path / "zoneinfo").write_text(ZONEINFO)
+    node = Node(1, str(tmp_path), str(tmp_path))
+    available = 1048576 + 100000 + 50000 + 30000 - (300 + 500 + 2000) * 4
     assert node.read() == NodeMemory(8388608 * KIB, available * KIB)
     node.close()
     with pytest.raises(FileNotFoundError):

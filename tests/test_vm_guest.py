@@ -4,9 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,18 +79,6 @@ with inside.hog(1 << 30, name="glutton") as hog:
     inside.report(what="exhausted", full=hog.wait_full(), wait=hog.wait(), log=inside.kernel_log())
 inside.sysrq("c")
 """
-
-
-@pytest.fixture(scope="module")
-def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., guest.Result]]:
-    """Run a script in a guest; skip where there can be none."""
-    try:
-        cache.ready()
-    except cache.NotReadyError as error:
-        pytest.skip(str(error))
-    with pytest.MonkeyPatch.context() as patch:  # consoles of guests that died stay in there
-        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("guests")))
-        yield guest.run
 
 
 @pytest.fixture(scope="module")

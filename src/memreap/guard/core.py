@@ -158,7 +158,8 @@ class Core:
         poll, until_s = self._poll(), self._chores_s()
         now_s = time.monotonic()
         # What is due within the second waits for its end: no wake-up is made for it alone.
-        while now_s < until_s and not poll.poll(pace.CEILING_S * 1000):
+        tick_s = min(pace.CEILING_S, self._watchdog_s or pace.CEILING_S)
+        while now_s < until_s and not poll.poll(tick_s * 1000):
             now_s = time.monotonic()
             try:
                 if any(glance() >= below for glance, below in glances):
@@ -175,6 +176,8 @@ class Core:
     def _chores_s(self) -> float:
         """When something has to be done that is not about memory."""
         due = [self._discover_s, self._scouts.deadline_s, self._scribes.deadline_s]
+        # A tree's usage that is not brought is missed.
+        due += [p.due_s for p in self._posts.values() if isinstance(p.gauge, TreeGauge)]
         if self._watchdog_s:
             due.append(self._pet_s)
         if self._settings.records.wants_gauges:
@@ -243,6 +246,8 @@ class Core:
                     self._take_subgroups(self._posts[name], groups)
                 case {"lost": str(name), "why": str(why)} if name in self._posts:
                     self._give_up(self._posts[name], why)
+                case {"error": str(error)}:
+                    self.say(f"a scout broke: {error}")
 
     def _take_look(self, look: Look, pidfds: dict[int, int], now_s: float) -> None:
         post = self._posts.get(look.domain)
@@ -317,7 +322,7 @@ class Core:
     def _measure(self, post: Post, read_s: float, now_s: float, figures: Figures) -> None:
         before = post.figures
         post.take(now_s, figures)
-        if before is None or before[1:3] != figures[1:3]:  # its limit, or its whole
+        if before is None or _measures(before) != _measures(figures):
             self._realm.set_rules(post.name, post.rules(self._settings, figures))
         stalled = post.is_stalled(figures)
         self._step(
@@ -564,6 +569,7 @@ class Core:
         if scope.kind is Kind.SYSTEM and scope.nodes and len(numbers := numa.nodes()) > 1:
             for number in numbers:
                 self._take_up(_node_scope(scope, number))
+                self._posts[f"node{number}"].origin = scope.name
 
     def _take_subgroups(self, post: Post, groups: list[list[str]]) -> None:
         for name, path in groups:
@@ -577,6 +583,7 @@ class Core:
                 self._take_up(scope)
             except Gone:
                 continue
+            self._posts[name].origin = post.name
             self._brief(self._posts[name], time.monotonic())
 
     def _give_up(self, post: Post, why: str) -> None:
@@ -617,9 +624,12 @@ class Core:
     def _change_scopes(self, old: Settings, new: Settings) -> None:
         wanted = {scope.name: scope for scope in new.scopes}
         known = {scope.name: scope for scope in old.scopes}
+        changed = {name for name in known if wanted.get(name) != known[name]}
         for name, post in list(self._posts.items()):
-            if name in known and wanted.get(name) != known[name]:
+            # What was found below goes with it, or when it is asked for by itself.
+            if name in changed or (post.origin and (post.origin in changed or name in wanted)):
                 self._give_up(post, "the configuration changed")
+        self._discover_s = 0.0
         for scope in new.scopes:
             if scope.name not in self._posts:
                 try:
@@ -640,6 +650,11 @@ class Core:
         self._scouts.close()
         self._scribes.close(LAST_WORDS_S)
         self._reload.close()
+
+
+def _measures(figures: Figures) -> tuple[float, ...]:
+    """What its rules are made from: its limit, its whole, its memory.high."""
+    return (*figures[1:3], figures.details.get("high_bytes", 0))
 
 
 def _look(post: Post) -> dict[str, Any]:

@@ -259,14 +259,28 @@ class Scribes:
     def flush(self) -> None:
         """Tell what was not told yet."""
         while self._worker is not None and self._told < len(self._unwritten):
-            if not self._worker.tell(self._unwritten[self._told]):
-                return
+            turn = self._unwritten[self._told]
+            try:
+                if not self._worker.tell(turn):
+                    return
+            except OSError:  # EMSGSIZE: the comparison is what can be so long
+                self._unwritten[self._told] = _without_choice(turn)
+                if turn.get("choice"):
+                    continue
             self._told += 1
 
     def tell(self, message: dict[str, Any]) -> None:
         """Say something that may be lost."""
-        if self._worker is not None:
-            self._worker.tell(message)
+        while self._worker is not None:
+            try:
+                self._worker.tell(message)
+            except OSError:  # EMSGSIZE: a status of so many domains
+                shorter = _with_fewer_domains(message)
+                if shorter is None:
+                    return
+                message = shorter
+            else:
+                return
 
     def hear(self, now_s: float) -> list[dict[str, Any]]:
         """Everything it said, but what it has written down."""
@@ -320,6 +334,20 @@ class Scribes:
                     break
             self._worker.give_up()
         self._worker = None
+
+
+def _without_choice(turn: dict[str, Any]) -> dict[str, Any]:
+    return {**turn, "choice": None}
+
+
+def _with_fewer_domains(message: dict[str, Any]) -> dict[str, Any] | None:
+    """Half of them, of those that are not calm as many as can be; None where that is no help."""
+    for key in ("status", "gauges"):
+        domains = message.get(key, {}).get("domains", ())
+        if len(domains) > 1:
+            domains = sorted(domains, key=lambda domain: domain["phase"] == "calm")
+            return {**message, key: {**message[key], "domains": domains[: len(domains) // 2]}}
+    return None
 
 
 def _scribe(line: Line, body: Callable[[Line], None]) -> None:

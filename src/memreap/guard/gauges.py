@@ -188,6 +188,7 @@ class CgroupGauge:
         self._system = Meminfo(procfs)
         self._limit_s = -1e9
         self._limit_bytes = self._whole_bytes = 0
+        self._high_bytes: int | None = None
         self._bells: list[Threshold] = []
         self._bell_marks: tuple[int, ...] = ()
         self._events: Events | None = None
@@ -211,7 +212,10 @@ class CgroupGauge:
                 self._settle_limit(now_s)
             usage, limit = self._memory.usage_bytes(), self._limit_bytes
             details: dict[str, float] = {"charged_bytes": usage}
-            if usage > limit * BELLS[0]:
+            if self._high_bytes is not None:
+                details["high_bytes"] = self._high_bytes
+            near = usage > min(limit, self._high_bytes or limit) * BELLS[0]
+            if near:
                 reclaimable = self._memory.reclaimable_bytes()
                 details["reclaimable_bytes"] = reclaimable
                 usage = max(0, usage - reclaimable)
@@ -220,7 +224,7 @@ class CgroupGauge:
                 usage = max(0, limit - room)
         except OSError as error:
             raise Gone(f"{self._scope.path}: {error.strerror}") from error
-        stall = self._stalls.share(now_s) if usage > limit * BELLS[0] else None
+        stall = self._stalls.share(now_s) if near else None
         return Figures(usage, limit, self._whole_bytes, stall, details)
 
     def glance(self) -> int:
@@ -269,6 +273,7 @@ class CgroupGauge:
         if own is None:
             self._whole_bytes = limit
         self._limit_s = now_s
+        self._high_bytes = self._memory.high_bytes()
         if limit != self._limit_bytes:
             self._limit_bytes = limit
             self._hang_bells()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from memreap.decide import pace
+from memreap.decide.badness import OOM_SCORE_ADJ_MIN
 from memreap.decide.domain import Rules
 from memreap.decide.events import Identity
 from memreap.guard.gauges import AnyGauge, Figures, NodeGauge, TreeGauge
@@ -38,8 +39,25 @@ class HotSet:
 
     def take(self, look: Look, pidfds: dict[int, int]) -> None:
         """Let the latest one stand for all before it."""
+        self._keep_held(look, pidfds)
         self.close()
         self.look, self.pidfds = look, pidfds
+
+    def _keep_held(self, look: Look, pidfds: dict[int, int]) -> None:
+        """Go on holding whom the new look brought no pidfd of: descriptors may have run out."""
+        lacking = [
+            member
+            for seen in look.seen
+            if not seen.candidate.barred
+            for member in seen.candidate.members
+            if member.pid not in pidfds and member.pid in self.pidfds
+        ]
+        if not lacking or self.look is None:
+            return
+        known = {member for seen in self.look.seen for member in seen.candidate.members}
+        for member in lacking:
+            if member in known:
+                pidfds[member.pid] = self.pidfds.pop(member.pid)
 
     def give_back(self, pidfds: dict[int, int]) -> None:
         """Take pidfds that were handed out, where no later look brought others."""
@@ -54,9 +72,14 @@ class HotSet:
         return next((s for s in self.look.seen if s.candidate.identity == identity), None)
 
     def is_there(self, seen: Seen) -> bool:
-        """Whether one of a candidate's members is, as far as they are held."""
+        """Whether one of a candidate's members is, as far as they are held.
+
+        Nobody holds those who may not die; they are named all the same, and why not.
+        """
+        if seen.candidate.barred or seen.candidate.oom_score_adj == OOM_SCORE_ADJ_MIN:
+            return True
         fds = [self.pidfds[m.pid] for m in seen.candidate.members if m.pid in self.pidfds]
-        return bool(seen.candidate.barred) or any(not has_exited(fd) for fd in fds)
+        return any(not has_exited(fd) for fd in fds)
 
     def age_s(self, now_s: float) -> float:
         """How long ago the look began."""
@@ -82,6 +105,7 @@ class Post:
         self.growth_bytes_per_s = 0.0
         self.due_s = 0.0
         self.incident: int | None = None
+        self.origin = ""  # the domain below which it was found; "" where it was asked for
         self.chosen_s = 0.0
         self.answered_s = 0.0  # when decide/ was last told who is there
         self.deciding_s = 0.0  # from then until the order to kill was given
@@ -138,7 +162,9 @@ class Post:
     def rules(self, settings: Settings, figures: Figures) -> Rules:
         """What the domain is held to."""
         limit = figures.limit_bytes
-        floor = int(limit * self.scope.stall_floor) if self.scope.stall_max else None
+        # At its memory.high a cgroup stands still, and never gets near its limit.
+        stand_bytes = min(limit, int(figures.details.get("high_bytes", limit)))
+        floor = int(stand_bytes * self.scope.stall_floor) if self.scope.stall_max else None
         return Rules(
             limit_bytes=limit,
             totalpages=figures.whole_bytes // PAGE_SIZE_BYTES,

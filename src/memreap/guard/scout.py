@@ -6,6 +6,7 @@ may live here.
 """
 
 import contextlib
+import errno
 import os
 import time
 from dataclasses import replace
@@ -18,10 +19,11 @@ from memreap.decide.policy import Policy
 from memreap.guard.look import FDS_IN_A_MESSAGE, Look, Seen
 from memreap.guard.reading import Mark, Read, Reader
 from memreap.guard.wards import Branch, Cgroup, Everyone, Node, path_below_its_mount, ward
-from memreap.linux import cgroups, scheduling
+from memreap.linux import cgroups, scheduling, syscalls
 from memreap.linux.kin import LastPid
 from memreap.linux.procfs import PAGE_SIZE_BYTES, Procfs
 from memreap.linux.worker import Line, go_by
+from memreap.reap.facts import THREADS_EXAMINED_MAX
 
 LISTED_MAX = 48  # processes that are looked at closely, and named in the record
 FACTS_MAX = 12  # of those, how many are prepared to be killed at once
@@ -32,6 +34,7 @@ CRUMB_SHARE = 0.1  # of what the largest holds on a node: who has less does not 
 FULL_AGE_MAX_S = 0.5  # how long a look at those known to be large may stand in for all
 FULL_SHARE = 0.2  # what full looks may cost of a CPU, while a domain is watched
 BRANCH_FLOOR_S = 0.002
+CGROUP_MAX = 300  # characters of its path that are kept for the record
 GONE = (FileNotFoundError, ProcessLookupError)
 
 AnyWard = Everyone | Cgroup | Branch
@@ -141,6 +144,7 @@ class Scout:
         for table in (self._watched, self._hot, self._full, self._others, self._branch_due):
             table.pop(name, None)
         self._branch_last.pop(name, None)
+        self._below.clear()  # what was forgotten may be found again, of the same name
 
     def _doom(self, pids: list[int]) -> None:
         """Read nothing more of these, but their oom_score."""
@@ -342,7 +346,7 @@ class Scout:
             largest.memory.uid,
             largest.user,
             largest.command,
-            largest.cgroup,
+            largest.cgroup[:CGROUP_MAX],
             largest.unit,
         )
 
@@ -367,7 +371,11 @@ class Scout:
     def _prepare(self, seen: Seen) -> Seen:
         members = seen.candidate.members[:GROUP_REAPED_MAX]
         facts = [self._reader.facts(member.pid) for member in members]
-        return replace(seen, facts=tuple(f for f in facts if f is not None))
+        # One may have a hundred thousand threads: too many for a message, and the first will do.
+        return replace(
+            seen,
+            facts=tuple(replace(f, tids=f.tids[:THREADS_EXAMINED_MAX]) for f in facts if f),
+        )
 
     def _on_node(self, place: Node, seen: tuple[Seen, ...]) -> tuple[tuple[Seen, ...], bool]:
         """Count what each holds on the node alone; whether one of them may use no other."""
@@ -396,14 +404,34 @@ class Scout:
             if not seen.candidate.barred
             for member in seen.candidate.members
         ]
-        held = [pid for pid in wanted if reads[pid][1] >= 0]
+        # The largest first: where the core runs out of descriptors, the last are dropped.
+        held = sorted((p for p in wanted if reads[p][1] >= 0), key=lambda p: -reads[p][0].pages)
         for at in range(0, len(held), FDS_IN_A_MESSAGE):
             part = held[at : at + FDS_IN_A_MESSAGE]
             self._line.say({"held": part, "of": look.number}, [reads[pid][1] for pid in part])
-        self._line.say(look.as_message())
+        self._say_what_fits(look)
         for _, pidfd in reads.values():
             if pidfd >= 0:
                 os.close(pidfd)
+
+    def _say_what_fits(self, look: Look) -> None:
+        """Say it with as many of the largest as one message takes."""
+        while True:
+            try:
+                self._line.say(look.as_message())
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE or not look.seen:
+                    raise
+                by_size = sorted(look.seen, key=lambda seen: -seen.candidate.pages)
+                small = by_size[len(by_size) // 2 :]
+                look = replace(
+                    look,
+                    seen=tuple(seen for seen in look.seen if seen not in small),
+                    others=look.others + len(small),
+                    others_pages=look.others_pages + sum(s.candidate.pages for s in small),
+                )
+            else:
+                return
 
 
 def _lies_in(place: AnyWard, read: Read) -> bool:
@@ -433,4 +461,6 @@ def run(line: Line, policy: Policy, mark: Mark, core_pid: int) -> None:
     """The body of a worker."""
     go_by("memreap-scout")
     scheduling.hurry(0, scheduling.SCOUT_PRIORITY)
+    with contextlib.suppress(OSError):  # not swapped out when it is needed; no page is copied
+        syscalls.mlockall(syscalls.MCL_CURRENT | syscalls.MCL_ONFAULT)
     Scout(line, policy, mark, core_pid).serve()

@@ -199,6 +199,16 @@ class CgroupMemory:
         least = min(limits, default=total_bytes)
         return least if least < total_bytes else None
 
+    def high_bytes(self) -> int | None:
+        """The least memory.high of its own and of all above: from there on members are slowed down.
+
+        None where none is set, and on v1, which knows no such thing.
+        """
+        if self.version == 1:
+            return None
+        own = [_own_limit(place, ("memory.high",)) for place in _upwards(self.directory)]
+        return min((limit for limit in own if limit is not None), default=None)
+
     def pressure_path(self) -> Path | None:
         """Its own pressure file: v2 with PSI has one."""
         path = self.directory / "memory.pressure"
@@ -229,9 +239,12 @@ def _upwards(directory: Path) -> Iterator[Path]:
         yield place
 
 
-def _own_limit(directory: Path) -> int | None:
+LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")
+
+
+def _own_limit(directory: Path, names: tuple[str, ...] = LIMIT_FILES) -> int | None:
     """The limit that was set on this very cgroup, None where none is or can be read."""
-    for name in ("memory.max", "memory.limit_in_bytes"):
+    for name in names:
         try:
             raw = (directory / name).read_bytes().strip()
         except OSError:
