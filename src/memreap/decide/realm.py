@@ -116,8 +116,13 @@ class Realm:
         return replace(event, candidates=tuple(self._marked(c) for c in event.candidates))
 
     def _marked(self, candidate: Candidate) -> Candidate:
-        whys = [self._spent[m] for m in candidate.members if m in self._spent]
-        return replace(candidate, barred=whys[0]) if whys and not candidate.barred else candidate
+        spent = [m for m in candidate.members if m in self._spent]
+        if not spent or candidate.barred:
+            return candidate
+        rest = tuple(m for m in candidate.members if m not in self._spent)
+        if rest:  # of a group, those who were not there when the others died
+            return replace(candidate, members=rest)
+        return replace(candidate, barred=self._spent[spent[0]])
 
     def _killed(self, now_s: float, kill: Kill) -> None:
         """One whom somebody killed is killed for all who wait for it."""

@@ -390,7 +390,6 @@ class Core:
             self._events.append(event)
 
     def _kill(self, post: Post, effect: Kill, now_s: float) -> None:
-        self._scouts.tell({"doomed": pids_of(effect.victim.members)}, now_s)
         look = post.hot.look
         protected = frozenset(
             member.pid
@@ -400,6 +399,8 @@ class Core:
         )
         event = self._hands.kill(post, effect.victim, protected)
         post.deciding_s = time.monotonic() - post.answered_s
+        # Right behind the order, before the reaper can have struck.
+        self._scouts.tell({"doomed": pids_of(effect.victim.members)}, now_s)
         self._note(event)
         if event is None:
             self._quiet_s = now_s + QUIET_S

@@ -69,7 +69,7 @@ class HotSet:
         """What was seen of a candidate."""
         if self.look is None:
             return None
-        return next((s for s in self.look.seen if s.candidate.identity == identity), None)
+        return next((s for s in self.look.seen if identity in s.candidate.members), None)
 
     def is_there(self, seen: Seen) -> bool:
         """Whether one of a candidate's members is, as far as they are held.

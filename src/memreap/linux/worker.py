@@ -181,7 +181,10 @@ def has_exited(pidfd: int, timeout_s: float = 0.0) -> bool:
 
 def _send(end: socket.socket, message: object, fds: list[int] | None) -> None:
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    end.sendmsg([json.dumps(message).encode()], rights, socket.MSG_NOSIGNAL)
+    raw = json.dumps(message).encode()
+    if len(raw) > MESSAGE_BYTES_MAX:  # it could be sent, and would be cut on receipt
+        raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+    end.sendmsg([raw], rights, socket.MSG_NOSIGNAL)
 
 
 def _receive(end: socket.socket) -> tuple[bytes, list[int]]:

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 
 from memreap import size
-from memreap.linux import scheduling, syscalls
+from memreap.linux import syscalls
 from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Worker, has_exited
 from memreap.reap import hold as hold_
@@ -25,6 +25,7 @@ from memreap.reap.survey import Found
 from memreap.reap.victim import Victim
 
 PREPARE_S = 1.0  # how long a reaper may take until its kill; then the owner kills
+STANDBY_PREPARE_S = 0.2  # one that waited is late only where nothing has memory or a CPU any more
 DISMISS_S = 0.2
 EXIT_GRACE_S = 0.5  # how long a released victim may take to exit before it counts as hanging
 UNWITNESSED_S = 0.1  # how long a reap without a witness waits for the exit to speak for it
@@ -67,7 +68,7 @@ class Execution:
         self._reap_code: int | None = None  # of the last process_mrelease
         self._keeper: str | None = None  # who lives on with the memory
         self._notes: list[str] = []
-        self._total_bytes = 0
+        self._prepare_s = PREPARE_S
 
     def start(self, now_s: float, standby: Standby | None = None) -> None:
         """Boost, kill and reap in a worker; returns at once. Raises OSError: no worker.
@@ -83,17 +84,13 @@ class Execution:
     def _employ(
         self, now_s: float, go: tuple[int, int] | None, standby: Standby | None, *, several: bool
     ) -> None:
-        proc, facts = Procfs(), self.victim.facts
-        permitted = scheduling.realtime_permitted()
-        because = hold_.wanted(
-            self._hold, facts, several=several, realtime=permitted, aio_nr=proc.aio_nr()
-        )
-        meminfo = proc.meminfo()
-        self._total_bytes = meminfo["MemTotal"] + meminfo["SwapTotal"]
+        self._prepare_s = PREPARE_S if standby is None else STANDBY_PREPARE_S
         self._started_s = now_s
         if standby is not None:
             self._clapper = standby.clapper
-        order = Order(self.victim, because, self._clapper, self._timeout_s, go, self._among)
+        order = Order(
+            self.victim, self._hold, several, self._clapper, self._timeout_s, go, self._among
+        )
         self._worker = standby.employ(order) if standby else None
         if self._worker is None:
             self._worker = Worker(Reaper(order).run)
@@ -137,7 +134,7 @@ class Execution:
     @property
     def _end_s(self) -> float:
         if self.killed_s is None:
-            return self._started_s + PREPARE_S
+            return self._started_s + self._prepare_s
         return self.killed_s + self._timeout_s
 
     def advance(self, now_s: float) -> None:
@@ -303,7 +300,7 @@ class Execution:
         if self._exited_s is not None:
             return release.releasable_bytes(facts.memory)
         if evidence is not None and evidence.reaped:
-            return release.reaped_bytes(facts, evidence, self._total_bytes)
+            return release.reaped_bytes(facts, evidence, _total_bytes())
         return 0
 
     def _end(self, kind: Kind, reason: str) -> Outcome:
@@ -319,6 +316,12 @@ class Execution:
             attempts=self.evidence.attempts if self.evidence else 0,
             sharers=tuple(found.facts.pid for found in self.victim.sharers),
         )
+
+
+def _total_bytes() -> int:
+    """RAM and swap. Asked after the kill: before it, nothing is opened that need not be."""
+    meminfo = Procfs().meminfo()
+    return meminfo["MemTotal"] + meminfo["SwapTotal"]
 
 
 def _since(start_s: float | None, end_s: float | None) -> float | None:

@@ -73,7 +73,8 @@ class Order:
     """What a reaper is to do."""
 
     victim: Victim
-    hold_because: str | None
+    hold: hold_.Mode
+    several: bool  # whether others die at the same time
     clapper: Clapper
     timeout_s: float
     go: tuple[int, int] | None  # a pipe whose end says that somebody else killed; None: kill
@@ -117,6 +118,8 @@ class Reaper:
         self._begun = threading.Semaphore(0)
         self._hold: hold_.Hold | None = None
         self._second: SecondHand | None = None
+        self._because: str | None = None  # why the victim is to be held
+        self._told = False  # whether who shares the mm was found after the kill
         self._shared = False  # whether the kernel said that a live process has the mm
 
     def run(self, line: Line) -> None:
@@ -126,6 +129,13 @@ class Reaper:
             with contextlib.suppress(OSError):  # one in waiting has none
                 os.close(order.go[1])  # the owner's copy must be the last one
         how = scheduling.hurry(0, scheduling.REAPER_PRIORITY)
+        self._because = hold_.wanted(
+            order.hold,
+            order.victim.facts,
+            several=order.several,
+            realtime=how == "fifo",
+            aio_nr=self._proc.aio_nr(),
+        )
         usage_bytes = self._usage_bytes()
         if self._join_latecomers(line):
             return
@@ -142,7 +152,9 @@ class Reaper:
         attempts, code = self._retry(code, line)
         if self._second and code == 0:
             self._second.join(order.timeout_s)
-        line.say({"mrelease": code, "shared": self._shared and code != 0})
+        # ESRCH, once those who shared it were found and killed: all of them are on their way out.
+        kept = self._shared and (code == errno.EINVAL or (code != 0 and not self._told))
+        line.say({"mrelease": code, "shared": kept})
         fell_bytes = self._witness(usage_bytes) if code == 0 else self._fell(usage_bytes)
         evidence = Evidence(
             mrelease=code,
@@ -183,7 +195,7 @@ class Reaper:
         return 2
 
     def _seize(self, hands: int) -> str:
-        if not self._order.hold_because:
+        if not self._because:
             return "not held"
         pid, pidfd = self._processes[0]
         tid = self._order.victim.facts.living_tid
@@ -192,10 +204,10 @@ class Reaper:
             return tid in self._proc.threads(pid) and not has_exited(pidfd)
 
         # Where the exit may hang, the second hand must have begun as well; else it is not needed.
-        hung = self._order.hold_because in (hold_.HANGS, hold_.MAY_HANG)
+        hung = self._because in (hold_.HANGS, hold_.MAY_HANG)
         self._hold = hold_.Hold(tid, is_its_own, self._begun, hands if hung else 1)
         if self._hold.seize():
-            return f"held: {self._order.hold_because}"
+            return f"held: {self._because}"
         return f"could not be held: {self._hold.error}"
 
     def _wait_for_kill(self, go: int, line: Line) -> bool:
@@ -250,6 +262,7 @@ class Reaper:
                 with contextlib.suppress(OSError):
                     found = facts.quick(pid, self._proc).as_message()
                     line.say({"sharer": found}, [os.pidfd_open(pid)])
+                    self._told = True
         if self._hold:
             self._hold.busy = False
 

@@ -3,6 +3,7 @@
 Only the waiting lives here, and how an order reaches it: as a message, with the pidfds beside it.
 """
 
+import contextlib
 from collections import deque
 from functools import partial
 from typing import Any, cast
@@ -83,7 +84,8 @@ def _message(order: Order) -> dict[str, object]:
             "protected": sorted(rules.protected),
             "force": rules.force,
         },
-        "hold": order.hold_because,
+        "hold": order.hold,
+        "several": order.several,
         "timeout_s": order.timeout_s,
         "among": order.among,
         "go": order.go is not None,
@@ -98,13 +100,23 @@ def _order(message: dict[str, Any], fds: list[int], clapper: Clapper) -> Order:
     spared, protected = frozenset(rules["spared"]), frozenset(rules["protected"])
     victim = Victim(facts, fds[0], sharers, Rules(spared, rules["force"], protected))
     go = (fds[-1], NOBODY) if message["go"] else None
-    return Order(victim, message["hold"], clapper, message["timeout_s"], go, message["among"])
+    return Order(
+        victim,
+        message["hold"],
+        message["several"],
+        clapper,
+        message["timeout_s"],
+        go,
+        message["among"],
+    )
 
 
 def _wait(clapper: Clapper, line: Line) -> None:
     """The worker: be ready, take one order, and carry it out."""
     go_by("memreap-reaper")
     scheduling.hurry(0, scheduling.REAPER_PRIORITY)
+    with contextlib.suppress(OSError):  # not permitted: it may be swapped out while it waits
+        syscalls.mlockall(syscalls.MCL_CURRENT | syscalls.MCL_ONFAULT)
     syscalls.kill_and_mrelease([NOBODY])  # EBADF; what the kill needs is in memory from here on
     try:
         heard = line.hear(None)
