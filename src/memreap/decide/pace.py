@@ -25,17 +25,23 @@ def interval_s(usage_bytes: int, limit_bytes: int, growth_bytes_per_s: float = 0
 
 
 USUAL_BYTES_PER_S = 2e9  # one process that touches 4 KiB pages as fast as it can, twice over
-WATCH_FLOOR_S = 0.002
+WATCH_FLOOR_S = 0.002  # while it grows towards its line
+REST_FLOOR_S = 0.1  # while it does not, however near the line is
+REST_FLOOR_EACH_S = 0.006  # and for each domain that is read beside it
 
 
-def watch_interval_s(usage_bytes: int, limit_bytes: int, growth_bytes_per_s: float = 0.0) -> float:
+def watch_interval_s(
+    usage_bytes: int, limit_bytes: int, growth_bytes_per_s: float = 0.0, crowd: int = 1
+) -> float:
     """Seconds until the next look at a line that should be noticed when it is crossed.
 
     At the latest when the line could have been reached from here at the usual pace, and half-way
-    to it when growth was seen; at most once a second.
+    to it when growth was seen; at most once a second. One that does not grow is not looked at more
+    often than a guard of so many domains can afford.
     """
     headroom = limit_bytes - usage_bytes
-    interval = min(headroom / USUAL_BYTES_PER_S, CEILING_S)
+    floor = min(REST_FLOOR_S + REST_FLOOR_EACH_S * crowd, CEILING_S)
+    interval = max(min(headroom / USUAL_BYTES_PER_S, CEILING_S), floor)
     if growth_bytes_per_s > 0:
-        interval = min(interval, headroom / growth_bytes_per_s / 2)
-    return max(interval, WATCH_FLOOR_S)
+        interval = min(interval, max(headroom / growth_bytes_per_s / 2, WATCH_FLOOR_S))
+    return interval

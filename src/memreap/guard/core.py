@@ -30,6 +30,8 @@ from memreap.decide.events import (
     Skip,
     Term,
     Tick,
+    VictimRefused,
+    VictimReleased,
     What,
 )
 from memreap.decide.realm import Realm
@@ -42,9 +44,9 @@ from memreap.guard.reload import Reload
 from memreap.guard.settings import Kind, Scope, Settings
 from memreap.guard.status import domain_status
 from memreap.guard.turns import Turns, record_of
-from memreap.linux import clock, numa, siginfo
+from memreap.linux import clock, memlock, numa, siginfo
 from memreap.linux.notify import Notify, watchdog_interval_s
-from memreap.linux.procfs import Procfs
+from memreap.linux.procfs import Procfs, printable
 
 BUSY_INTERVAL_S = 0.005  # between readings while something is under way
 HELPLESS_INTERVAL_S = 0.25
@@ -54,6 +56,8 @@ DISCOVER_S = 10.0
 QUIET_S = 2.0  # after the last incident, before spares are made anew
 STATUS_AGE_MAX_S = 2.0
 STATUS_WAIT_S = 0.5
+STATUS_NAMES_MAX = 8
+STATUS_LOOKS_MAX = 8  # the scout has better to do than to look at all for somebody's curiosity
 GAUGES_S = 15.0
 SLEEP_MAX_S = 10.0
 TREE_SILENCE_S = (
@@ -87,6 +91,7 @@ class Core:
         self._realm = Realm()
         self._turns = Turns()
         self._posts: dict[str, Post] = {}
+        self._absent: dict[str, Scope] = {}  # asked for, and not there
         self._events: deque[Event] = deque()
         self._notify = Notify()
         self._watchdog_s = watchdog_interval_s()
@@ -122,10 +127,10 @@ class Core:
 
     def run(self) -> None:
         """Guard until a signal says otherwise, or nothing is left to guard."""
-        self._notify.send("READY=1", f"STATUS=guarding {', '.join(self._posts)}")
+        self._tell_ready()
         for line in self.means:
             self.say(line)
-        while not self._done and self._posts:
+        while not self._done and (self._posts or self._absent):
             self._doze()
             rang = self._wait()
             now_s = time.monotonic()
@@ -139,6 +144,12 @@ class Core:
             self._tick(now_s)
             self._keep(now_s)
         self._end()
+
+    def _tell_ready(self) -> None:
+        """In two: systemd ignores a message of more than 4 kB."""
+        self._notify.send("READY=1")
+        names = ", ".join(list(self._posts)[:STATUS_NAMES_MAX])
+        self._notify.send(f"STATUS=guarding {len(self._posts)}: {printable(names)[:300]}")
 
     # What happened.
 
@@ -205,8 +216,9 @@ class Core:
 
     def _due_s(self) -> float:
         due = [self._realm.deadline_s, self._hands.deadline_s, self._scouts.deadline_s]
-        due += [self._scribes.deadline_s, self._quiet_s or None]
-        due += [post.due_s for post in self._posts.values()]
+        due += [self._scribes.deadline_s]
+        due.append(None if self._hands.deeds else self._quiet_s or None)
+        due += [self._discover_s, *(post.due_s for post in self._posts.values())]
         due += [self._patience_for(post) for post in self._posts.values()]
         due += [due_s for _, due_s in self._statuses]
         if self._watchdog_s:
@@ -249,7 +261,7 @@ class Core:
                 case {"error": str(error)}:
                     self.say(f"a scout broke: {error}")
 
-    def _take_look(self, look: Look, pidfds: dict[int, int], now_s: float) -> None:
+    def _take_look(self, look: Look, pidfds: dict[Identity, int], now_s: float) -> None:
         post = self._posts.get(look.domain)
         if post is None:
             for fd in pidfds.values():
@@ -268,7 +280,8 @@ class Core:
                 self._give_up(post, "nobody of it is left")
             return
         post.due_s = now_s + message["next_s"] + TREE_SILENCE_S
-        post.members = [Identity(*member) for member in message["members"]]
+        if message["members"] is not None:
+            post.meet([Identity(*member) for member in message["members"]])
         post.victim_bytes = message["victim_bytes"]
         figures = post.gauge.brought(message["usage_bytes"])
         self._measure(post, message["read_s"], now_s, figures)
@@ -278,7 +291,7 @@ class Core:
             match message:
                 case {"status": int(number)}:
                     self._statuses.append((number, now_s + STATUS_WAIT_S))
-                    for post in self._posts.values():
+                    for post in self._foremost(STATUS_LOOKS_MAX):
                         if post.hot.age_s(now_s) > STATUS_AGE_MAX_S:
                             self._scouts.tell(_look(post), now_s, expects=True)
                 case {"error": str(error)}:
@@ -289,10 +302,15 @@ class Core:
         self._events.extend(self._hands.departed(now_s))
         for deed in self._hands.struck():
             self._write_killed(deed)
+        for pids in self._hands.joined():
+            self._scouts.tell({"doomed": pids}, now_s)
         for deed, fate, outcomes in self._hands.advance(now_s):
             deed.post.due_s = now_s
-            if fate is not None:
+            if isinstance(fate, VictimReleased):
                 self._scouts.tell({"settled": deed.killing.doomed}, now_s)
+            elif isinstance(fate, VictimRefused):
+                self._scouts.tell({"spared": deed.killing.doomed}, now_s)
+            if fate is not None:
                 self._events.append(fate)
                 self._run_events(now_s)
             for outcome in outcomes:
@@ -336,7 +354,7 @@ class Core:
     def _interval_s(self, post: Post) -> float:
         phase = self._realm.domain(post.name).state.phase
         if phase in AT_EASE:
-            return post.interval_s()
+            return post.interval_s(len(self._posts))
         return (
             HELPLESS_INTERVAL_S if phase in (Phase.HELPLESS, Phase.REHEARSED) else BUSY_INTERVAL_S
         )
@@ -390,10 +408,10 @@ class Core:
             self._events.append(event)
 
     def _kill(self, post: Post, effect: Kill, now_s: float) -> None:
-        look = post.hot.look
         protected = frozenset(
             member.pid
-            for seen in (look.seen if look else ())
+            for other in self._posts.values()
+            for seen in (other.hot.look.seen if other.hot.look else ())
             if seen.candidate.barred
             for member in seen.candidate.members
         )
@@ -433,6 +451,10 @@ class Core:
         if report.what is What.CHOSEN:
             post.chosen_s = now_s
         turn = self._turns.of_report(post, report, dry_run=self._settings.dry_run)
+        if report.what is What.HELPLESS:  # tried again and again: everyone is named once
+            if post.helpless_told == post.incident:
+                turn["choice"] = None
+            post.helpless_told = post.incident
         if report.what is What.RELEASED:
             back = sum(
                 deed.killing.released_bytes
@@ -443,6 +465,8 @@ class Core:
         self._scribes.write(turn, now_s)
         if report.what in (What.RELEASED, What.SKIPPED):
             post.gauge.restart(now_s)
+        if report.what is What.SPARED:
+            self._hands.part(post.name)
         if report.what is What.RELIEVED:
             post.incident = None
             self._quiet_s = now_s + QUIET_S
@@ -499,8 +523,10 @@ class Core:
             self._hands.rest()
             self._scouts.refill()
             gc.collect()
+            memlock.lock_all()  # a fork shares every page again; the copies are made now
         if now_s >= self._discover_s:
             self._discover_s = now_s + DISCOVER_S
+            self._look_for_absent(now_s)
             for post in self._posts.values():
                 if post.scope.subgroups and post.scope.kind in (Kind.SYSTEM, Kind.CGROUP):
                     self._scouts.tell({"discover": post.name}, now_s)
@@ -528,7 +554,8 @@ class Core:
 
     def _tell_status(self, now_s: float) -> None:
         if self._statuses:
-            fresh = all(p.hot.age_s(now_s) <= STATUS_AGE_MAX_S for p in self._posts.values())
+            foremost = self._foremost(STATUS_LOOKS_MAX)
+            fresh = all(post.hot.age_s(now_s) <= STATUS_AGE_MAX_S for post in foremost)
             due = [number for number, due_s in self._statuses if fresh or now_s >= due_s]
             self._statuses = [s for s in self._statuses if s[0] not in due]
             for number in due:
@@ -537,6 +564,15 @@ class Core:
         if records.wants_gauges and now_s >= self._gauges_s:
             self._gauges_s = now_s + GAUGES_S
             self._scribes.tell({"gauges": self._status(now_s)})
+
+    def _foremost(self, most: int) -> list[Post]:
+        """Those who are nearest to their lines."""
+
+        def way(post: Post) -> float:
+            figures = post.figures
+            return figures.usage_bytes / max(1, figures.limit_bytes) if figures else 1.0
+
+        return sorted(self._posts.values(), key=way, reverse=True)[:most]
 
     def _status(self, now_s: float) -> dict[str, Any]:
         return {
@@ -587,8 +623,23 @@ class Core:
             self._posts[name].origin = post.name
             self._brief(self._posts[name], time.monotonic())
 
-    def _give_up(self, post: Post, why: str) -> None:
+    def _look_for_absent(self, now_s: float) -> None:
+        """A service that restarts makes its cgroup anew."""
+        for name, scope in list(self._absent.items()):
+            if name not in self._posts:
+                try:
+                    self._take_up(scope)
+                except Gone:
+                    continue
+                self._brief(self._posts[name], now_s)
+                self.say(f"{name}: guarded again ({time.strftime('%H:%M:%S')})")
+            del self._absent[name]
+
+    def _give_up(self, post: Post, why: str, *, for_good: bool = False) -> None:
         """Guard it no longer: it is gone."""
+        if not for_good and post.scope in self._settings.scopes and post.scope.kind is Kind.CGROUP:
+            self._absent[post.name] = post.scope
+            why += f"; looked for every {DISCOVER_S:g} s"
         self._realm.remove(post.name)
         self._posts.pop(post.name, None)
         self._scouts.tell({"forget": post.name}, time.monotonic())
@@ -602,7 +653,7 @@ class Core:
             self.say(f"the configuration was not reloaded, the old one stays: {answer}")
         else:
             self._change(answer, now_s)
-        self._notify.send("READY=1", f"STATUS=guarding {', '.join(self._posts)}")
+        self._tell_ready()
 
     def _change(self, settings: Settings, now_s: float) -> None:
         old, self._settings = self._settings, settings
@@ -611,7 +662,7 @@ class Core:
             if post.figures is not None:
                 self._realm.set_rules(post.name, post.rules(settings, post.figures))
         if settings.policy != old.policy:
-            self._scouts.renew(settings.policy)
+            self._scouts.renew(settings.policy, now_s)
             for post in self._posts.values():
                 post.forget()
         for post in self._posts.values():
@@ -629,7 +680,7 @@ class Core:
         for name, post in list(self._posts.items()):
             # What was found below goes with it, or when it is asked for by itself.
             if name in changed or (post.origin and (post.origin in changed or name in wanted)):
-                self._give_up(post, "the configuration changed")
+                self._give_up(post, "the configuration changed", for_good=True)
         self._discover_s = 0.0
         for scope in new.scopes:
             if scope.name not in self._posts:

@@ -10,8 +10,10 @@ import signal
 from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
+from memreap.decide.events import Identity
 from memreap.decide.policy import Policy
 from memreap.guard import scout as scout_
 from memreap.guard.reading import Mark
@@ -22,7 +24,9 @@ SILENCE_S = 0.25  # a scout that was asked may take so long, or five times as lo
 SILENCE_FACTOR = 5
 BACKOFF_S = (0.0, 0.1, 1.0, 5.0, 30.0)  # between one replacement and the next, while they fail
 HEALTHY_S = 5.0  # who worked for so long may be replaced at once
-UNWRITTEN_MAX = 2000
+UNSENT_MAX = 10_000
+UNWRITTEN_MAX = 1000
+WHOLE_MAX = 64  # of these, the newest, with everyone who was compared: the rest is locked memory
 GUILTY_AT = 3  # scouts lost at a process that is alive
 DEAF_S = 10.0  # a scribe that has not written down anything for so long is replaced
 
@@ -87,7 +91,8 @@ class Scouts:
         self._suspects: Counter[int] = Counter()
         self._asked_s: float | None = None
         self._asked_mark = (0, False)
-        self._held: dict[int, int] = {}
+        self._held: dict[Identity, int] = {}
+        self._unsent: deque[dict[str, Any]] = deque(maxlen=UNSENT_MAX)
         self._backoff = Backoff()
         self._now: Recruit | None = Recruit(policy, core_pid)
         self._spare: Recruit | None = None
@@ -110,29 +115,41 @@ class Scouts:
 
     def tell(self, order: dict[str, Any], now_s: float, *, expects: bool = False) -> None:
         """Give an order; ``expects``: an answer must come."""
-        if self._now is None or not self._now.worker.tell(order):
+        self._unsent.append(order)
+        self._flush()
+        if self._unsent:
             expects = True  # its line is full, or it is gone: that is silence, too
         if expects and self._asked_s is None:
             self._asked_s = now_s
             self._asked_mark = self._now.mark.get() if self._now else (0, False)
 
-    def hear(self, now_s: float) -> list[tuple[dict[str, Any], dict[int, int]]]:
-        """Everything it said: (message, pidfds by pid; for a look alone)."""
-        said: list[tuple[dict[str, Any], dict[int, int]]] = []
+    def _flush(self) -> bool:
+        """Send what could not be sent before; whether any of it went."""
+        sent = False
+        while self._now is not None and self._unsent and self._now.worker.tell(self._unsent[0]):
+            self._unsent.popleft()
+            sent = True
+        return sent
+
+    def hear(self, now_s: float) -> list[tuple[dict[str, Any], dict[Identity, int]]]:
+        """Everything it said: (message, pidfds; for a look alone)."""
+        said: list[tuple[dict[str, Any], dict[Identity, int]]] = []
         if self._now is None:
             return said
         for raw, fds in self._now.worker.hear():
             message = cast("dict[str, Any]", raw)
             self.heard_s, self._asked_s = now_s, None
             match message:
-                case {"held": list(pids)}:
-                    self._held.update(zip(pids, fds, strict=False))
+                case {"held": list(who)}:
+                    held_now = (Identity(*one) for one in who)
+                    self._held.update(zip(held_now, fds, strict=False))
                 case {"look": dict(look)}:
                     held, self._held = self._held, {}
                     self.took_s = float(look["took_s"])
                     said.append((message, held))
                 case _:
                     said.append((message, {}))
+        self._flush()
         return said
 
     @property
@@ -153,7 +170,7 @@ class Scouts:
         if self._asked_s is None or now_s < self._asked_s + self._patience_s:
             return False
         mark = self._now.mark.get()
-        if mark != self._asked_mark:  # slow, not stuck
+        if self._flush() or mark != self._asked_mark:  # slow, not stuck
             self._asked_s, self._asked_mark = now_s, mark
             return False
         return True
@@ -176,9 +193,15 @@ class Scouts:
         if self._now is None:
             return False
         self.restarts += 1
-        for pid, waits in self.hostages:
-            self._now.worker.tell({"avoid": pid, "muted": waits})
+        self._warn(now_s)
         return True
+
+    def _warn(self, now_s: float) -> None:
+        """Tell a new scout on whom others were lost, as far as they are still there."""
+        self._unsent.clear()
+        self.hostages = [h for h in self.hostages if Path(f"/proc/{h[0]}").exists()]
+        for pid, waits in self.hostages:
+            self.tell({"avoid": pid, "muted": waits}, now_s)
 
     def _is_guilty(self, pid: int) -> bool:
         """Whether a process is to be passed over, at which a scout was lost.
@@ -192,13 +215,14 @@ class Scouts:
                 return self._suspects[pid] >= GUILTY_AT
         return True
 
-    def renew(self, policy: Policy) -> None:
+    def renew(self, policy: Policy, now_s: float) -> None:
         """Fork both anew, with another policy."""
         self.close()
         self._drop_held()
         self._policy = policy
         with contextlib.suppress(OSError):
             self._now = Recruit(policy, self._core_pid)
+        self._warn(now_s)
         self.refill()
 
     def _drop_held(self) -> None:
@@ -252,6 +276,8 @@ class Scribes:
         """Have it written down, now or when somebody is there to do it."""
         full = len(self._unwritten) == UNWRITTEN_MAX
         self._unwritten.append(turn)
+        if len(self._unwritten) > WHOLE_MAX:
+            self._unwritten[-WHOLE_MAX] = _without_choice(self._unwritten[-WHOLE_MAX])
         self._told -= full and self._told > 0
         self._oldest_s = self._oldest_s or now_s
         self.flush()

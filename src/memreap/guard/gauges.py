@@ -8,6 +8,7 @@ Where RAM and swap can both run out, the domain is over its line when both are.
 import contextlib
 import os
 import select
+import time
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -25,6 +26,7 @@ BELLS = (0.5, 0.75, 0.9, 1.0)
 AVERAGE_S = 10.0  # what the kernel's avg10 looks back on
 TELLING_S = 2.0  # a share of less time says little
 LIMIT_AGE_MAX_S = 5.0
+MUTED_S = 0.2
 BOUND_AGE_MAX_S = 5.0
 DEFAULT_CGROUP_SHARE = 0.95
 DEFAULT_NODE_SHARE = 0.97
@@ -88,8 +90,12 @@ class Stalls:
             if path is None:
                 raise FileNotFoundError(2, "no such file")
             self._pressure = Pressure(path)
-            with contextlib.suppress(OSError):
+            try:
                 self.trigger = Trigger(path, "some", TRIGGER_STALL_US, TRIGGER_WINDOW_US)
+            except OSError as error:
+                self.missing = (
+                    f"no PSI alarm ({error.strerror}): stalls are seen only near the line"
+                )
         except OSError as error:
             self.missing = f"no PSI ({error.strerror}): stalls are not seen, only the counters"
 
@@ -192,6 +198,7 @@ class CgroupGauge:
         self._bells: list[Threshold] = []
         self._bell_marks: tuple[int, ...] = ()
         self._events: Events | None = None
+        self._muted_s = -1e9
         self._stalls = Stalls(self._memory.pressure_path())
         self.means = [self._stalls.missing] if self._stalls.missing else []
         self.alarms: dict[int, int] = {}
@@ -207,6 +214,8 @@ class CgroupGauge:
 
     def read(self, now_s: float) -> Figures:
         """Cheaply while it is far from its line; what can be reclaimed is asked for near it."""
+        if self._events is not None and now_s - self._muted_s > MUTED_S:
+            self.alarms[self._events.fileno()] = select.POLLPRI
         try:
             if now_s - self._limit_s > LIMIT_AGE_MAX_S:
                 self._settle_limit(now_s)
@@ -241,6 +250,9 @@ class CgroupGauge:
             if bell.fileno() == fd:
                 bell.drain()
         if self._events is not None and self._events.fileno() == fd:
+            # A group that lives at its limit rings all the time: heard again a little later.
+            self._muted_s = time.monotonic()
+            self.alarms.pop(fd, None)
             try:
                 self._events.read()
             except OSError as error:
@@ -295,18 +307,10 @@ class CgroupGauge:
         if not system.swap_total_bytes:
             return 0
         free = system.swap_free_bytes
-        own = swap_max_bytes(self._scope.path)
-        total = system.swap_total_bytes
+        total, own = system.swap_total_bytes, self._memory.swap_left_bytes()
         if own is not None:
-            total, free = min(total, own), min(free, own - self._memory.swap_bytes())
+            total, free = min(total, own.limit_bytes), min(free, own.left_bytes)
         return free - self._scope.swap_free_min.of(total)
-
-
-def swap_max_bytes(directory: str) -> int | None:
-    """A v2 cgroup's memory.swap.max; None where it has none of its own."""
-    with contextlib.suppress(OSError, ValueError), open(f"{directory}/memory.swap.max") as file:
-        return int(file.read())
-    return None
 
 
 class NodeGauge:

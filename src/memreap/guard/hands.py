@@ -7,7 +7,7 @@ held by pidfds that came with the look.
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from memreap.decide.events import (
     Candidate,
@@ -39,6 +39,7 @@ class Deed:
     post: Post
     killing: Killing
     incident: int | None
+    sharers: list[int] = field(default_factory=list)  # those whom the scout was told of
     is_struck: bool = False  # whether it was seen that SIGKILL was sent
     is_told: bool = False  # whether the domain knows how it ended
 
@@ -67,20 +68,26 @@ class Hands:
 
     def ask(self, post: Post, victim: Candidate) -> Event | None:
         """SIGTERM; what is to be told at once where nobody is left."""
-        held = _taken(post.hot.pidfds, victim)
+        self.part(post.name)
+        held, gone = _taken(post.hot.pidfds, victim)
         if not held:
-            return VictimExited(post.name, victim.identity, time.monotonic())
-        self.asked[post.name] = Termination(victim, {member.pid: fd for member, fd in held})
+            return _nobody(post, victim, gone)
+        self.asked[post.name] = Termination(victim, dict(held))
         return None
 
     def kill(self, post: Post, victim: Candidate, protected: frozenset[int]) -> Event | None:
         """SIGKILL and reap; what is to be told at once where nobody is left."""
-        asked = self.asked.pop(post.name, None)
-        if asked is not None:
-            post.hot.give_back(asked.hand_over())
-        held = _taken(post.hot.pidfds, victim)
+        asked = [name for name, one in self.asked.items() if _same(one.victim, victim)]
+        for name in asked:  # by this domain, or by one that it shares the victim with
+            post.hot.give_back(self.asked.pop(name).hand_over())
+        held, gone = _taken(post.hot.pidfds, victim)
+        barred = [member for member, _ in held if member.pid in protected]
+        if barred:  # since it was chosen, or asked to go
+            for _, fd in held:
+                os.close(fd)
+            return VictimRefused(post.name, victim.identity, "protected meanwhile")
         if not held:
-            return VictimExited(post.name, victim.identity, time.monotonic())
+            return _nobody(post, victim, gone)
         rules = Rules(self._ancestors | Worker.living, protected=protected)
         seen = post.hot.seen(victim.identity)
         known = []
@@ -127,6 +134,14 @@ class Hands:
                 deed.is_struck = True
                 yield deed
 
+    def joined(self) -> Iterator[list[int]]:
+        """Who was found to share a victim's memory, and dies with it: each once."""
+        for deed in self.deeds:
+            fresh = [pid for pid in deed.killing.sharers if pid not in deed.sharers]
+            if fresh:
+                deed.sharers += fresh
+                yield fresh
+
     def advance(self, now_s: float) -> Iterator[tuple[Deed, Event | None, list[Outcome]]]:
         """What has happened: to the domain, and to single processes."""
         for deed in list(self.deeds):
@@ -171,13 +186,27 @@ class Hands:
         return VictimStuck(name, identity)
 
 
-def _taken(pidfds: dict[int, int], victim: Candidate) -> list[tuple[Identity, int]]:
-    """Members that are still there, each with its pidfd, which is the taker's from now on."""
-    held = []
+def _same(one: Candidate, other: Candidate) -> bool:
+    return bool(set(one.members).intersection(other.members))
+
+
+def _nobody(post: Post, victim: Candidate, gone: int) -> Event:
+    """What to tell where none of a victim is held any more: all are gone, or never were held."""
+    if gone:
+        return VictimExited(post.name, victim.identity, time.monotonic())
+    return VictimRefused(post.name, victim.identity, "it could not be held by a pidfd")
+
+
+def _taken(
+    pidfds: dict[Identity, int], victim: Candidate
+) -> tuple[list[tuple[Identity, int]], int]:
+    """(members that are there, each with its pidfd, the taker's from now on; how many left)."""
+    held, gone = [], 0
     for member in victim.members:
-        fd = pidfds.pop(member.pid, -1)
+        fd = pidfds.pop(member, -1)
         if fd >= 0 and has_exited(fd):
             os.close(fd)
+            gone += 1
         elif fd >= 0:
             held.append((member, fd))
-    return held
+    return held, gone

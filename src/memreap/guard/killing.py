@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from memreap.decide.events import Candidate
+from memreap.decide.events import Candidate, Identity
 from memreap.linux import syscalls
 from memreap.linux.worker import has_exited
 from memreap.reap.execution import Execution
@@ -44,8 +44,12 @@ class Killing:
         self.victim = victim
         self.outcomes: list[Outcome] = list(outcomes)
         self._pidfds = list(pidfds)
+        self._until_s = time.monotonic() + TIMEOUT_S  # for those who are only signalled
         self._executions = [Execution(v, timeout_s=TIMEOUT_S, among=among) for v in known]
+        self._lingering = False  # whether one of those hangs, and is not waited for any more
         self._standbys = standbys or Standbys(0)
+        # Where reapers wait, nothing is forked before the kill: there may be no memory for it.
+        self._waits_for_no_fork = standbys is not None
         if len(self._executions) == 1 and not self._pidfds:
             self._execute(self._executions[0])
         else:
@@ -69,6 +73,7 @@ class Killing:
     def deadline_s(self) -> float | None:
         """When to advance at the latest."""
         due = [e.deadline_s for e in self._executions if e.outcome is None]
+        due.append(self._until_s if self._pidfds else None)
         return min((d for d in due if d is not None), default=None)
 
     @property
@@ -84,7 +89,9 @@ class Killing:
                 execution.advance(now_s)
                 if execution.outcome is not None:
                     fresh.append(execution.outcome)
-        for pidfd in [fd for fd in self._pidfds if has_exited(fd)]:
+        late = now_s >= self._until_s
+        self._lingering |= late and any(not has_exited(fd) for fd in self._pidfds)
+        for pidfd in [fd for fd in self._pidfds if late or has_exited(fd)]:
             self._pidfds.remove(pidfd)
             os.close(pidfd)
         self.outcomes += fresh
@@ -93,7 +100,7 @@ class Killing:
     @property
     def released(self) -> bool:
         """Everyone's memory is back."""
-        return not self._pidfds and all(map(_is_back, self._executions))
+        return not self._lingering and not self._pidfds and all(map(_is_back, self._executions))
 
     @property
     def refused(self) -> str:
@@ -140,11 +147,18 @@ class Killing:
             self._strike()
             return
         for execution in self._executions:
+            standby = self._standbys.take()
+            if standby is None and self._waits_for_no_fork:
+                break
             with contextlib.suppress(OSError):  # no worker: it is killed all the same
-                execution.prepare(time.monotonic(), go, shut, self._standbys.take())
+                execution.prepare(time.monotonic(), go, shut, standby)
         self._strike()
         os.close(shut)
         os.close(go)
+        for execution in self._executions:
+            if not execution.reaper_alive:
+                with contextlib.suppress(OSError):
+                    execution.start(time.monotonic())
 
     def _strike(self) -> None:
         for pidfd in self._pidfds:
@@ -165,8 +179,8 @@ def _is_back(execution: Execution) -> bool:
 class Termination:
     """Asks everyone of a candidate to go, and knows when they have gone."""
 
-    def __init__(self, victim: Candidate, held: dict[int, int]) -> None:
-        """SIGTERM to everyone in ``held``, pid -> pidfd; the descriptors are ours now."""
+    def __init__(self, victim: Candidate, held: dict[Identity, int]) -> None:
+        """SIGTERM to everyone in ``held``, by their pidfds, which are ours now."""
         self.victim = victim
         self._held = dict(held)
         for pidfd in held.values():
@@ -185,8 +199,8 @@ class Termination:
         """Everyone has gone."""
         return all(has_exited(pidfd) for pidfd in self._held.values())
 
-    def hand_over(self) -> dict[int, int]:
-        """The descriptors by pid, for somebody who kills; they are his."""
+    def hand_over(self) -> dict[Identity, int]:
+        """The pidfds, for somebody who kills; they are his."""
         held, self._held = self._held, {}
         return held
 

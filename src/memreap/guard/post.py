@@ -35,34 +35,25 @@ class HotSet:
     def __init__(self) -> None:
         """Nobody was seen yet."""
         self.look: Look | None = None
-        self.pidfds: dict[int, int] = {}
+        self.pidfds: dict[Identity, int] = {}
 
-    def take(self, look: Look, pidfds: dict[int, int]) -> None:
+    def take(self, look: Look, pidfds: dict[Identity, int]) -> None:
         """Let the latest one stand for all before it."""
         self._keep_held(look, pidfds)
         self.close()
         self.look, self.pidfds = look, pidfds
 
-    def _keep_held(self, look: Look, pidfds: dict[int, int]) -> None:
+    def _keep_held(self, look: Look, pidfds: dict[Identity, int]) -> None:
         """Go on holding whom the new look brought no pidfd of: descriptors may have run out."""
-        lacking = [
-            member
-            for seen in look.seen
-            if not seen.candidate.barred
-            for member in seen.candidate.members
-            if member.pid not in pidfds and member.pid in self.pidfds
-        ]
-        if not lacking or self.look is None:
-            return
-        known = {member for seen in self.look.seen for member in seen.candidate.members}
-        for member in lacking:
-            if member in known:
-                pidfds[member.pid] = self.pidfds.pop(member.pid)
+        for seen in look.seen:
+            for member in seen.candidate.members:
+                if not seen.candidate.barred and member not in pidfds and member in self.pidfds:
+                    pidfds[member] = self.pidfds.pop(member)
 
-    def give_back(self, pidfds: dict[int, int]) -> None:
+    def give_back(self, pidfds: dict[Identity, int]) -> None:
         """Take pidfds that were handed out, where no later look brought others."""
-        for pid, fd in pidfds.items():
-            if self.pidfds.setdefault(pid, fd) != fd:
+        for identity, fd in pidfds.items():
+            if self.pidfds.setdefault(identity, fd) != fd:
                 os.close(fd)
 
     def seen(self, identity: Identity) -> Seen | None:
@@ -78,7 +69,7 @@ class HotSet:
         """
         if seen.candidate.barred or seen.candidate.oom_score_adj == OOM_SCORE_ADJ_MIN:
             return True
-        fds = [self.pidfds[m.pid] for m in seen.candidate.members if m.pid in self.pidfds]
+        fds = [self.pidfds[m] for m in seen.candidate.members if m in self.pidfds]
         return any(not has_exited(fd) for fd in fds)
 
     def age_s(self, now_s: float) -> float:
@@ -112,8 +103,16 @@ class Post:
         self.asked_s: float | None = None  # since when the domain waits for candidates
         self.watch_s: float | None = None  # how often the scout looks by itself
         self.members: list[Identity] = []  # of a tree: known even if the scout is lost
+        self.root: Identity | None = None  # of a tree: its first process, as it was first seen
+        self.helpless_told: int | None = None  # the incident in which everyone was named already
         self._since = (0.0, 0)
         self._eased_s = 0.0
+
+    def meet(self, members: list[Identity]) -> None:
+        """Note who belongs to the tree."""
+        self.members = members
+        if self.root is None:
+            self.root = next((m for m in members if m.pid == self.scope.pid), None)
 
     def take(self, now_s: float, figures: Figures) -> None:
         """Note a reading, and how fast usage grows."""
@@ -135,13 +134,13 @@ class Post:
             return 0
         return min(usage + STIRRED_BYTES, int(limit * HIGH_SHARE))
 
-    def interval_s(self) -> float:
-        """Until the next reading of a calm domain."""
+    def interval_s(self, crowd: int = 1) -> float:
+        """Until the next reading of a calm domain; ``crowd``: how many are read like it."""
         assert self.figures is not None, "a reading comes first"
         usage, limit = self.figures.usage_bytes, self.figures.limit_bytes
         if self.gauge.rests(usage):
             return pace.CEILING_S
-        return pace.watch_interval_s(usage, limit, self.growth_bytes_per_s)
+        return pace.watch_interval_s(usage, limit, self.growth_bytes_per_s, crowd)
 
     def watch_wanted_s(self, now_s: float) -> float | None:
         """How often the scout should look by itself; None: not at all."""
@@ -195,6 +194,7 @@ class Post:
             "limit_bytes": limit,
             "whole_bytes": whole,
             "members": self.members,
+            "start_ticks": self.root.start_ticks if self.root else None,
         }
         if isinstance(self.gauge, NodeGauge):
             order["number"] = self.gauge.number

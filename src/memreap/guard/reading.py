@@ -9,8 +9,10 @@ import contextlib
 import mmap
 import os
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from memreap.decide.events import Identity
 from memreap.decide.policy import Judgement, Policy, Subject, judge
@@ -22,6 +24,7 @@ from memreap.reap.facts import Facts
 
 GONE = (FileNotFoundError, ProcessLookupError)
 OOM_SCORE_ADJ_MIN = -1000
+KEPT_S = 2.0
 _MARK = struct.Struct("qq")
 
 
@@ -68,6 +71,16 @@ class Read:
         return not self.judgement.barred and self.oom_score_adj != OOM_SCORE_ADJ_MIN
 
 
+class Kept(NamedTuple):
+    """What need not be found out at every look."""
+
+    program: tuple[str, int]  # another one after exec: then its command line is read again
+    who: tuple[str, int, int, int]  # cgroup, uid, session, process group
+    command: str | None
+    judgement: Judgement
+    until_s: float  # xattrs, memory.oom.group and links may change without a sign
+
+
 class Reader:
     """Reads processes, and remembers what does not change."""
 
@@ -79,7 +92,7 @@ class Reader:
         self._policy, self._core_pid = policy, core_pid
         self._ancestors = _ancestors(core_pid, procfs)
         self._users = _users()
-        self._kept: dict[Identity, tuple[tuple[str, str, int], str, Judgement]] = {}
+        self._kept: dict[Identity, Kept] = {}
         self._mounts = [
             (os.fspath(root), kind == "cgroup2")
             for root, kind, options in cgroups.mounts(procfs)
@@ -141,14 +154,20 @@ class Reader:
         identity = Identity(stat.pid, stat.start_ticks)
         unit, user = cgroups.unit_of(cgroup), self._users.get(memory.uid, "")
         kept = self._kept.get(identity)
-        what_it_is = (stat.comm, cgroup, stat.arg_start)
-        if kept is None or kept[0] != what_it_is:
+        program = (stat.comm, stat.arg_start)
+        who = (cgroup, memory.uid, stat.session, stat.pgrp)
+        now_s = time.monotonic()
+        if kept is None or kept.program != program:
             command = self._command(stat.pid)
+        else:
+            command = kept.command
+        if kept is None or (kept.program, kept.who) != (program, who) or now_s >= kept.until_s:
             subject = self._subject(stat, memory.uid, cgroup, command)
             judgement = self._own(stat) or judge(self._policy, subject)
-            kept = (what_it_is, command or "", judgement)
+            kept = Kept(program, who, command, judgement, now_s + KEPT_S)
             self._kept[identity] = kept
-        return Read(identity, stat, memory, adj, cgroup, kept[1][:COMMAND_MAX], unit, user, kept[2])
+        shown = (kept.command or "")[:COMMAND_MAX]
+        return Read(identity, stat, memory, adj, cgroup, shown, unit, user, kept.judgement)
 
     def _own(self, stat: Stat) -> Judgement | None:
         """What nobody's policy has to say: that we do not saw off our own branch."""

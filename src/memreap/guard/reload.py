@@ -63,7 +63,10 @@ class Reload:
 def _answer(message: dict[str, Any]) -> Settings | str:
     match message:
         case {"settings": dict(settings)}:
-            return Settings.from_message(settings)
+            try:
+                return Settings.from_message(settings)
+            except (TypeError, KeyError, ValueError):
+                return "it was read by another version of memreap: restart the guard"
         case {"faults": str(faults)}:
             return faults
     return str(message.get("error", message))

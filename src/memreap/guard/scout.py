@@ -22,7 +22,7 @@ from memreap.guard.wards import Branch, Cgroup, Everyone, Node, path_below_its_m
 from memreap.linux import cgroups, scheduling, syscalls
 from memreap.linux.kin import LastPid
 from memreap.linux.procfs import PAGE_SIZE_BYTES, Procfs
-from memreap.linux.worker import Line, go_by
+from memreap.linux.worker import Line, go_by, has_exited
 from memreap.reap.facts import THREADS_EXAMINED_MAX
 
 LISTED_MAX = 48  # processes that are looked at closely, and named in the record
@@ -60,13 +60,14 @@ class Scout:
         self._last_pid = LastPid(self._procfs)
         self._wards: dict[str, AnyWard] = {}
         self._watched: dict[str, Watched] = {}
-        self._doomed: set[int] = set()
+        self._doomed: dict[int, int] = {}  # pid -> pidfd: a number that passes on is free again
         self._hot: dict[str, list[int]] = {}
         self._full: dict[str, tuple[float, float, int]] = {}  # when, what it cost, newest pid
         self._others: dict[str, tuple[int, int]] = {}
         self._below: dict[str, list[str]] = {}
         self._branch_due: dict[str, float] = {}
         self._branch_last: dict[str, tuple[float, int]] = {}
+        self._branch_told: dict[str, list[Identity]] = {}
 
     def serve(self) -> None:
         """Until the core is gone."""
@@ -106,6 +107,8 @@ class Scout:
                 for branch in self._branches():
                     for pid in pids:
                         branch.tree.settle(pid)
+            case {"spared": list(pids)}:
+                self._spare(pids)
             case _:
                 self._learn(order)
 
@@ -144,14 +147,31 @@ class Scout:
         for table in (self._watched, self._hot, self._full, self._others, self._branch_due):
             table.pop(name, None)
         self._branch_last.pop(name, None)
+        self._branch_told.pop(name, None)
         self._below.clear()  # what was forgotten may be found again, of the same name
 
     def _doom(self, pids: list[int]) -> None:
         """Read nothing more of these, but their oom_score."""
-        self._doomed.update(pids)
-        for branch in self._branches():
-            for pid in pids:
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                if pid not in self._doomed:
+                    self._doomed[pid] = os.pidfd_open(pid)
+            for branch in self._branches():
                 branch.tree.doom(pid)
+
+    def _spare(self, pids: list[int]) -> None:
+        """They live on, and are read again."""
+        for pid in pids:
+            if pid in self._doomed:
+                os.close(self._doomed.pop(pid))
+            for branch in self._branches():
+                branch.tree.spare(pid)
+
+    def _unread(self) -> set[int]:
+        """Whom not to read: the doomed that are still there, and those whose reads hang."""
+        for pid in [pid for pid, pidfd in self._doomed.items() if has_exited(pidfd)]:
+            os.close(self._doomed.pop(pid))
+        return self._reader.avoided.union(self._doomed)
 
     # What a tree uses.
 
@@ -176,9 +196,10 @@ class Scout:
             "next_s": interval_s,
             "usage_bytes": usage_bytes,
             "victim_bytes": branch.meter.victim_bytes,
-            "members": members if usage_bytes * 2 > limit_bytes else members[:64],
+            "members": members if members != self._branch_told.get(name) else None,
             "empty": not branch.tree.members,
         }
+        self._branch_told[name] = members
         self._line.say(measured)
 
     def _discover(self, name: str) -> None:
@@ -231,11 +252,10 @@ class Scout:
 
     def _everyone(self, place: AnyWard) -> list[int]:
         """The largest of the domain by a first look at all."""
-        reader, doomed = self._reader, self._doomed
-        all_pids = place.pids()
-        reader.forget(set(all_pids) | self._all_members())
-        doomed &= set(self._procfs.pids()) if doomed else set()
-        pids = [p for p in all_pids if p not in doomed and p not in reader.avoided]
+        reader, all_pids = self._reader, place.pids()
+        reader.forget(set(self._procfs.pids()))
+        unread = self._unread()
+        pids = [p for p in all_pids if p not in unread]
         self._others[place.name] = (0, 0)
         if len(pids) <= LISTED_MAX:
             return pids
@@ -250,19 +270,16 @@ class Scout:
         self._others[place.name] = (len(small), sum(max(0, weight) for weight, _ in small))
         return [pid for _, pid in weighed[:LISTED_MAX]]
 
-    def _all_members(self) -> set[int]:
-        return {pid for hot in self._hot.values() for pid in hot}
-
     def _swapping(self) -> bool:
         meminfo = self._procfs.meminfo()
         return meminfo.get("SwapTotal", 0) != meminfo.get("SwapFree", 0)
 
     def _newcomers(self, place: AnyWard, newest: int) -> list[int]:
         """Those known to be large, and who was born since the last full look."""
-        hot = [p for p in self._hot[place.name] if p not in self._doomed]
+        unread = self._unread()
+        hot = [p for p in self._hot[place.name] if p not in unread]
         known = set(hot)
         fresh = [p for p in place.pids() if p > newest and p not in known]
-        unread = self._doomed | self._reader.avoided
         return hot + [p for p in fresh if p not in unread][-LISTED_MAX:]
 
     def _read_held(self, pids: list[int]) -> dict[int, tuple[Read, int]]:
@@ -312,7 +329,7 @@ class Scout:
             with contextlib.suppress(OSError):
                 directory = self._reader.directory(value)
                 pids = cgroups.members(Path(directory)) if directory else pids
-        unread = self._doomed | self._reader.avoided | set(reads)
+        unread = self._unread() | set(reads)
         fresh = self._read_held([pid for pid in pids if pid not in unread][:GROUP_MAX])
         rest = []
         for pid, (read, pidfd) in fresh.items():
@@ -383,6 +400,8 @@ class Scout:
         for one in seen:
             pages = 0
             for member in one.candidate.members[:GROUP_REAPED_MAX]:
+                if member.pid in self._reader.muted:
+                    continue  # its mmap_lock is held: what it has here is not known
                 self._mark.set(member.pid, waits=True)
                 with contextlib.suppress(*GONE, PermissionError):
                     held, bound = place.pages(member.pid)
@@ -408,7 +427,8 @@ class Scout:
         held = sorted((p for p in wanted if reads[p][1] >= 0), key=lambda p: -reads[p][0].pages)
         for at in range(0, len(held), FDS_IN_A_MESSAGE):
             part = held[at : at + FDS_IN_A_MESSAGE]
-            self._line.say({"held": part, "of": look.number}, [reads[pid][1] for pid in part])
+            who = [reads[pid][0].identity for pid in part]
+            self._line.say({"held": who, "of": look.number}, [reads[pid][1] for pid in part])
         self._say_what_fits(look)
         for _, pidfd in reads.values():
             if pidfd >= 0:

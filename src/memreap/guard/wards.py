@@ -80,29 +80,35 @@ class Cgroup:
         """``directory``: where it is mounted."""
         self.name, self.totalpages = name, totalpages
         self.directory = Path(directory)
+        self._members: frozenset[int] = frozenset()
         self._path = path_below_its_mount(directory, procfs)
 
     def pids(self) -> list[int]:
         """From cgroup.procs; nobody where the group is gone."""
         try:
-            return cgroups.members(self.directory)
+            pids = cgroups.members(self.directory)
         except OSError:
-            return []
+            pids = []
+        self._members = frozenset(pids)
+        return pids
 
     def holds(self, pid: int, uid: int, cgroup: str) -> bool:
-        """By path."""
-        del pid, uid
-        return f"{cgroup}/".startswith(f"{self._path}/")
+        """As cgroup.procs had it, or by path: in a container the two may differ."""
+        del uid
+        return pid in self._members or f"{cgroup}/".startswith(f"{self._path}/")
 
 
 class Branch:
     """A process tree with a budget, and what it uses."""
 
-    def __init__(self, name: str, limit_bytes: int, root: int, procfs: Procfs) -> None:
-        """``root``: its first process."""
+    def __init__(
+        self, name: str, limit_bytes: int, root: int, start_ticks: int | None, procfs: Procfs
+    ) -> None:
+        """``root``: its first process; ``start_ticks``: when that began, where it is known."""
         self.name, self.totalpages = name, limit_bytes // PAGE_SIZE_BYTES
         self.limit_bytes = limit_bytes
         self.tree = Tree(procfs, root)
+        self.tree.root_start_ticks = start_ticks
         self.tree.raise_descriptor_limit()
         self.meter = TreeMeter(self.tree, limit_bytes)
 
@@ -142,4 +148,7 @@ def ward(order: dict[str, object], procfs: Procfs) -> "Everyone | Cgroup | Branc
         case Kind.CGROUP:
             return Cgroup(name, pages, str(order["path"]), procfs)
         case Kind.TREE:
-            return Branch(name, int(str(order["limit_bytes"])), int(str(order["pid"])), procfs)
+            ticks = order["start_ticks"]
+            start_ticks = None if ticks is None else int(str(ticks))
+            root, limit_bytes = int(str(order["pid"])), int(str(order["limit_bytes"]))
+            return Branch(name, limit_bytes, root, start_ticks, procfs)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from memreap.linux.procfs import Procfs, text
 
@@ -140,6 +141,13 @@ def usage_file(directory: Path) -> Path:
     raise FileNotFoundError(errno.ENOENT, f"not a memory cgroup: {directory}")
 
 
+class SwapLeft(NamedTuple):
+    """A limit of swap, and how much of it is left."""
+
+    limit_bytes: int
+    left_bytes: int
+
+
 class CgroupMemory:
     """A memory cgroup's figures, v1 or v2, on kept descriptors.
 
@@ -214,6 +222,20 @@ class CgroupMemory:
         path = self.directory / "memory.pressure"
         return path if self.version == 2 and path.exists() else None
 
+    def swap_left_bytes(self) -> SwapLeft | None:
+        """The tightest swap limit of its own and of all above; None where none is set.
+
+        v1 limits RAM and swap together (memsw): what is left of both may all be swap.
+        """
+        if self.version == 1:
+            raw = b"\n" + os.pread(self._stat_fd, _STAT_BYTES_MAX, 0)
+            limit = _value(raw, b"\nhierarchical_memsw_limit ")
+            if not limit or limit >= _UNLIMITED or self._swap_fd < 0:
+                return None
+            return SwapLeft(limit, limit - int(os.pread(self._swap_fd, 32, 0)))
+        found = [left for place in _upwards(self.directory) if (left := _swap_left(place))]
+        return min(found, key=lambda left: left.left_bytes, default=None)
+
     def close(self) -> None:
         """Let go of the descriptors."""
         for fd in (self._usage_fd, self._stat_fd, self._swap_fd):
@@ -240,6 +262,15 @@ def _upwards(directory: Path) -> Iterator[Path]:
 
 
 LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")
+
+
+def _swap_left(directory: Path) -> SwapLeft | None:
+    try:
+        limit = int((directory / "memory.swap.max").read_bytes())
+        used = int((directory / "memory.swap.current").read_bytes())
+    except (OSError, ValueError):  # "max", or no swap accounting
+        return None
+    return SwapLeft(limit, limit - used)
 
 
 def _own_limit(directory: Path, names: tuple[str, ...] = LIMIT_FILES) -> int | None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from memreap import size
 from memreap.linux import syscalls
-from memreap.linux.procfs import Procfs
+from memreap.linux.procfs import PAGE_SIZE_BYTES, Procfs
 from memreap.linux.worker import Worker, has_exited
 from memreap.reap import hold as hold_
 from memreap.reap import release
@@ -69,6 +69,7 @@ class Execution:
         self._keeper: str | None = None  # who lives on with the memory
         self._notes: list[str] = []
         self._prepare_s = PREPARE_S
+        self._several = False
 
     def start(self, now_s: float, standby: Standby | None = None) -> None:
         """Boost, kill and reap in a worker; returns at once. Raises OSError: no worker.
@@ -84,6 +85,7 @@ class Execution:
     def _employ(
         self, now_s: float, go: tuple[int, int] | None, standby: Standby | None, *, several: bool
     ) -> None:
+        self._several = several
         self._prepare_s = PREPARE_S if standby is None else STANDBY_PREPARE_S
         self._started_s = now_s
         if standby is not None:
@@ -161,7 +163,7 @@ class Execution:
     def dismiss(self) -> None:
         """Part with the reaper; one that has a boost to undo is given the time to."""
         if self._worker is not None and not self._worker.closed:
-            if self._clapper.called_off:
+            if self._clapper.called_off and self._several:  # alone, it has undone it already
                 list(self._worker.hear_within(DISMISS_S))
             self._worker.give_up()
 
@@ -320,7 +322,10 @@ class Execution:
 
 def _total_bytes() -> int:
     """RAM and swap. Asked after the kill: before it, nothing is opened that need not be."""
-    meminfo = Procfs().meminfo()
+    try:
+        meminfo = Procfs().meminfo()
+    except OSError:  # no descriptor left: RAM alone is known without
+        return os.sysconf("SC_PHYS_PAGES") * PAGE_SIZE_BYTES
     return meminfo["MemTotal"] + meminfo["SwapTotal"]
 
 

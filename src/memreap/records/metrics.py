@@ -156,7 +156,11 @@ def write(path: str, text: bytes) -> None:
     """Replace a file whole: who reads sees the old one or the new one. Raises OSError."""
     beside = f"{path}.{os.getpid()}"  # not *.prom: the collector does not read it
     try:
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)  # noqa: PTH108
+        # Never through a link that somebody else put there.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(beside, flags, 0o644)
         with open(fd, "wb") as file:
             os.fchmod(fd, 0o644)
             file.write(text)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from memreap.guard.settings import Hook, Records
+from memreap.linux.procfs import printable
 from memreap.linux.worker import Line
 from memreap.records.control import ControlSocket
 from memreap.records.narration import Narration, stderr_is_journal
@@ -120,7 +121,7 @@ class Scribe:
             elif "settings" in message:
                 self._settle(_records(message["settings"]))
             elif "say" in message:
-                voice.say(str(message["say"]))
+                voice.say(printable(str(message["say"])))
             elif "gauges" in message:
                 self._gauges(message["gauges"])
             elif "status" in message and "id" in message:

@@ -77,8 +77,8 @@ class Doomed:
 
 def ask_to_go(victim: Candidate, procfs: Procfs) -> Termination:
     """SIGTERM everyone who is still who it was."""
-    held = {identity.pid: _pidfd(identity, procfs) for identity in victim.members}
-    return Termination(victim, {pid: fd for pid, fd in held.items() if fd is not None})
+    held = {identity: _pidfd(identity, procfs) for identity in victim.members}
+    return Termination(victim, {i: fd for i, fd in held.items() if fd is not None})
 
 
 def _pidfd(identity: Identity, procfs: Procfs) -> int | None:

@@ -76,6 +76,7 @@ class Tree:
         """Nobody yet: to be made before the command is started. ``root``: another's tree."""
         self.procfs = procfs
         self._root = root
+        self.root_start_ticks: int | None = None  # as it was first seen
         self.members: dict[int, Member] = {}
         self._self = kin(os.getpid(), procfs)
         self._last_pid = LastPid(procfs)
@@ -125,6 +126,11 @@ class Tree:
         member.dying_bytes = 0 if shares_mm else member.pages_at_most * PAGE_SIZE_BYTES
         with contextlib.suppress(*GONE):
             member.score_then = self.procfs.oom_score(pid)
+
+    def spare(self, pid: int) -> None:
+        """It was not killed after all: read it again."""
+        if pid in self.members:
+            self.members[pid].dying_bytes = None
 
     def settle(self, pid: int) -> None:
         """Its memory is back, though it may still be there."""
@@ -216,9 +222,17 @@ class Tree:
                     rest.append(pid)
             unknown = rest
 
+    def _is_root(self, found: Kin) -> bool:
+        """Whether it is the root, and not a later process of that number."""
+        if found.pid != self._root:
+            return False
+        if self.root_start_ticks is None:
+            self.root_start_ticks = found.start_ticks
+        return found.start_ticks == self.root_start_ticks
+
     def _belongs(self, found: Kin) -> bool:
         if self._root is not None:
-            return found.pid == self._root or found.ppid in self.members
+            return self._is_root(found) or found.ppid in self.members
         if found.ppid == self._self.pid:
             # Our own helpers are forks of ours that never exec.
             return found.birthmark != self._self.birthmark
