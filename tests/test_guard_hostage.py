@@ -281,9 +281,10 @@ def test_one_that_shares_its_memory_with_a_protected_process_is_refused(
             second = hog(directory, 120, 400)
             one.wait_for(lambda: second.was_killed)
             one.wait_for_turn("relieved")
-            skipped = one.turns("skipped")[0]
-            assert skipped["victim"]["pids"] == [victim.pid]
-            assert "protected by policy" in skipped["reason"]
+            ranked = one.turns("chosen")[0]["choice"]["candidates"]
+            whys = {one["pids"][0]: one["why_not"] for one in ranked}
+            assert f"shares its memory with pid {victim.sharers[0]}" in whys[victim.pid]
+            assert "protected" in whys[victim.pid]
             assert alive(victim.pid)
             assert alive(victim.sharers[0])
     finally:
@@ -291,7 +292,6 @@ def test_one_that_shares_its_memory_with_a_protected_process_is_refused(
             kept.rmdir()
 
 
-@pytest.mark.xfail(reason="a reaper knows only whom the domain's own look protects")
 def test_a_sharer_that_is_protected_in_another_cgroup_is_respected(
     guard: Start, hog: StartHog, cgroup: MakeCgroup, possible: Possible, tmp_path: Path
 ) -> None:
@@ -307,7 +307,6 @@ def test_a_sharer_that_is_protected_in_another_cgroup_is_respected(
         assert alive(victim.sharers[0])
 
 
-@pytest.mark.xfail(reason="a sharer found after the kill is killed, and then called unknown")
 def test_a_sharer_in_another_cgroup_dies_too_and_nobody_for_it(
     guard: Start, hog: StartHog, cgroup: MakeCgroup, possible: Possible
 ) -> None:

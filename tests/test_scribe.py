@@ -3,8 +3,8 @@
 import contextlib
 import json
 import os
-import re
 import pty
+import re
 import select
 import shutil
 import signal
@@ -642,7 +642,9 @@ def test_status_is_asked_of_the_core(
         assert ask(str(at)) == STATUS
         assert status(StatusOptions(socket=str(at))) == 0
         text = capfd.readouterr().out
-        assert re.search(r"memreap 9.9, pid 4242, up 1 h 3\d min, 3 incidents, 2 kills, scout replaced", text)
+        assert re.search(
+            r"memreap 9.9, pid 4242, up 1 h 3\d min, 3 incidents, 2 kills, scout replaced", text
+        )
         assert "█████████░ 858.3 MiB of 950 MiB" in text
         assert "the highest badness of 37" in text
         assert text.replace("\n", "").isprintable()

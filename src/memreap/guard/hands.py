@@ -110,8 +110,9 @@ class Hands:
     def _who_may_share(self, post: Post) -> list[int] | None:
         """Who may share the victim's mm; None for anybody.
 
-        Whoever does is as large as the victim, so it stands in the look beside it; unless it was
-        born since. To ask everybody takes milliseconds a thousand processes.
+        Whoever does is as large as the victim, so it stands in the look beside it; unless it lives
+        elsewhere, where the scout has looked for it, or was born since. To ask everybody takes
+        milliseconds a thousand processes.
         """
         look = post.hot.look
         if look is None:
@@ -120,7 +121,8 @@ class Hands:
         if not 0 <= newest - look.newest_pid <= NEWBORN_MAX:
             return None
         listed = [member.pid for seen in look.seen for member in seen.candidate.members]
-        return [*listed, *range(look.newest_pid + 1, newest + 1)]
+        elsewhere = [pid for seen in look.seen for pid in seen.sharers]
+        return [*listed, *elsewhere, *range(look.newest_pid + 1, newest + 1)]
 
     def part(self, domain: str) -> None:
         """Wait no longer for somebody who was asked to go."""

@@ -25,6 +25,7 @@ class Seen:
 
     candidate: Candidate
     facts: tuple[Facts, ...] = ()
+    sharers: tuple[int, ...] = ()  # who dies with it, as far as they were looked for
     uid: int = -1
     user: str = ""
     command: str = ""
@@ -97,7 +98,8 @@ def _seen(raw: dict[str, Any]) -> Seen:
         }
     )
     facts = tuple(Facts.from_message(dict(f)) for f in raw["facts"])
-    return Seen(**{**raw, "candidate": candidate, "facts": facts})
+    sharers = tuple(raw["sharers"])
+    return Seen(**{**raw, "candidate": candidate, "facts": facts, "sharers": sharers})
 
 
 def facts_without_a_look(candidate: Candidate, identity: Identity) -> Facts:

@@ -16,6 +16,7 @@ from typing import Any, cast
 from memreap.decide import pace
 from memreap.decide.events import Candidate, Identity, Tier
 from memreap.decide.policy import Policy
+from memreap.guard.kinship import FOREMOST, Kinship
 from memreap.guard.look import FDS_IN_A_MESSAGE, Look, Seen
 from memreap.guard.reading import Mark, Read, Reader
 from memreap.guard.wards import Branch, Cgroup, Everyone, Node, path_below_its_mount, ward
@@ -57,6 +58,7 @@ class Scout:
         self._line, self._mark = line, mark
         self._procfs = Procfs()
         self._reader = Reader(self._procfs, policy, mark, core_pid)
+        self._kinship = Kinship(self._reader)
         self._last_pid = LastPid(self._procfs)
         self._wards: dict[str, AnyWard] = {}
         self._watched: dict[str, Watched] = {}
@@ -316,8 +318,11 @@ class Scout:
             groups[key] += self._rest_of_group(key, place, reads)
         made = [self._candidate(key, members) for key, members in groups.items()]
         made.sort(key=lambda seen: (seen.candidate.members[0].start_ticks, seen.candidate.identity))
-        prepared = {seen.candidate.identity for seen in self._foremost(made, place.totalpages)}
-        return tuple(self._prepare(s) if s.candidate.identity in prepared else s for s in made)
+        foremost = self._foremost(made, place.totalpages)
+        prepared = {seen.candidate.identity: self._prepare(seen) for seen in foremost}
+        for identity in list(prepared)[:FOREMOST]:
+            prepared[identity] = self._kinship.tell(prepared[identity])
+        return tuple(prepared.get(seen.candidate.identity, seen) for seen in made)
 
     def _rest_of_group(
         self, key: str, place: AnyWard, reads: dict[int, tuple[Read, int]]
@@ -359,12 +364,11 @@ class Scout:
         del key
         return Seen(
             candidate,
-            (),
-            largest.memory.uid,
-            largest.user,
-            largest.command,
-            largest.cgroup[:CGROUP_MAX],
-            largest.unit,
+            uid=largest.memory.uid,
+            user=largest.user,
+            command=largest.command,
+            cgroup=largest.cgroup[:CGROUP_MAX],
+            unit=largest.unit,
         )
 
     def _domains(self, members: list[Read]) -> tuple[str, ...]:
