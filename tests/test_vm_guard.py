@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from vmtest import guest
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow]
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(300)]
 
 MIB = 1 << 20
 GUARDING = {"/memreap/guarding.py": Path(__file__).with_name("guarding.py").read_bytes()}
@@ -214,7 +214,12 @@ with inside.cgroup("brief", memory_max=100 * MIB) as group:
     folder = Path("/run/brief")
     folder.mkdir()
     core = guarding.Guard(folder, ["--cgroup", "/brief"])
-inside.report(what="brief", code=core.process.wait(10), log=core.log)
+core.wait_for(lambda: "guarded no longer" in core.log, 10)
+with inside.cgroup("brief", memory_max=200 * MIB) as group:
+    core.wait_for(lambda: "guarded again" in core.log, 20)
+    with inside.hog(190 * MIB, name="anew", group=group, rate_bytes_per_s=30 * MIB) as hog:
+        killed = hog.wait(30)
+    inside.report(what="brief", killed=killed, log=core.log, code=core.stop())
 """
 
 NODES = """
@@ -261,24 +266,24 @@ def is_memreaps_alone(record: dict[str, Any], name: str) -> bool:
 
 @pytest.fixture(scope="module")
 def machine(booted: Callable[..., guest.Result]) -> guest.Result:
-    return booted(COMMON + MACHINE, memory_bytes=512 * MIB, files=GUARDING, timeout_s=110).check()
+    return booted(COMMON + MACHINE, memory_bytes=512 * MIB, files=GUARDING, timeout_s=240).check()
 
 
 @pytest.fixture(scope="module")
 def swap(booted: Callable[..., guest.Result]) -> guest.Result:
-    options = {"memory_bytes": 512 * MIB, "swap": "256M", "files": GUARDING, "timeout_s": 110}
+    options = {"memory_bytes": 512 * MIB, "swap": "256M", "files": GUARDING, "timeout_s": 240}
     return booted(COMMON + SWAP, **options).check()
 
 
 @pytest.fixture(scope="module")
 def groups(booted: Callable[..., guest.Result]) -> guest.Result:
-    return booted(COMMON + CGROUPS, memory_bytes=768 * MIB, files=GUARDING, timeout_s=110).check()
+    return booted(COMMON + CGROUPS, memory_bytes=768 * MIB, files=GUARDING, timeout_s=240).check()
 
 
 @pytest.fixture(scope="module")
 def nodes(booted: Callable[..., guest.Result]) -> guest.Result:
     options = {"memory_bytes": 768 * MIB, "nodes": 2, "append": "psi=0", "files": GUARDING}
-    return booted(COMMON + NODES, **options, timeout_s=110).check()
+    return booted(COMMON + NODES, **options, timeout_s=240).check()
 
 
 def test_a_hog_dies_before_the_machine_runs_out(machine: guest.Result) -> None:
@@ -413,10 +418,11 @@ def test_standing_still_at_memory_high_is_pressure(groups: guest.Result) -> None
     assert (trigger["means"], trigger["rang"]) == ("some 100 ms in 1000 ms", True)
 
 
-def test_a_guard_ends_with_the_cgroup(groups: guest.Result) -> None:
+def test_a_cgroup_that_is_made_anew_is_guarded_again(groups: guest.Result) -> None:
     record = groups.record(what="brief")
-    assert record["code"] == 0
     assert "cgroup:/brief: guarded no longer" in record["log"]
+    assert record["killed"] == -9
+    assert record["code"] == 0
 
 
 def test_a_full_node_that_nobody_is_bound_to_is_no_pressure(nodes: guest.Result) -> None:
