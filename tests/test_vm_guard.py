@@ -215,6 +215,16 @@ with inside.cgroup("brief", memory_max=100 * MIB) as group:
     folder.mkdir()
     core = guarding.Guard(folder, ["--cgroup", "/brief"])
 core.wait_for(lambda: "guarded no longer" in core.log, 10)
+
+with inside.cgroup("beaten", memory_max=60 * MIB) as group:
+    folder = Path("/run/beaten")
+    folder.mkdir()
+    beaten = guarding.Guard(folder, ["--cgroup", "/beaten", "--dry-run"])
+    with inside.hog(100 * MIB, name="kernels", group=group) as hog:
+        killed = hog.wait(30)
+    beaten.wait_for(lambda: "OOM killer was faster" in beaten.log, 10)
+    inside.report(what="beaten", killed=killed, log=beaten.log, code=beaten.stop())
+
 with inside.cgroup("brief", memory_max=200 * MIB) as group:
     core.wait_for(lambda: "guarded again" in core.log, 20)
     with inside.hog(190 * MIB, name="anew", group=group, rate_bytes_per_s=30 * MIB) as hog:
@@ -416,6 +426,14 @@ def test_standing_still_at_memory_high_is_pressure(groups: guest.Result) -> None
     assert turns(record, "chosen")[0]["figures"]["stall_share"] > 0.4
     trigger = groups.record(what="trigger")
     assert (trigger["means"], trigger["rang"]) == ("some 100 ms in 1000 ms", True)
+
+
+def test_where_the_kernel_was_faster_the_guard_says_so(groups: guest.Result) -> None:
+    record = groups.record(what="beaten")
+    assert (record["killed"], record["code"]) == (-9, 0)
+    assert "cgroup:/beaten: the kernel's own OOM killer was faster here (1 killed in all)" in (
+        record["log"]
+    )
 
 
 def test_a_cgroup_that_is_made_anew_is_guarded_again(groups: guest.Result) -> None:

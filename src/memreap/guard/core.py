@@ -229,8 +229,10 @@ class Core:
         for post in list(self._posts.values()):
             for fd in rang.intersection(post.gauge.alarms):
                 try:
-                    post.gauge.ring(fd)
+                    note = post.gauge.ring(fd)
                     post.due_s = now_s
+                    if note:
+                        self.say(f"{post.name}: {note}")
                 except Gone as gone:
                     self._give_up(post, str(gone))
                     break

@@ -64,8 +64,8 @@ class Gauge(Protocol):
         """At least what is in use, as cheaply as can be. Raises OSError."""
         ...
 
-    def ring(self, fd: int) -> None:
-        """Silence an alarm that rang."""
+    def ring(self, fd: int) -> str:
+        """Silence an alarm that rang; what people should know of it."""
         ...
 
     def rests(self, usage_bytes: int) -> bool:
@@ -170,8 +170,10 @@ class SystemGauge:
         """Count stalls anew."""
         self._stalls.restart(now_s)
 
-    def ring(self, fd: int) -> None:
+    def ring(self, fd: int) -> str:
         """A trigger silences itself."""
+        del fd
+        return ""
 
     def rests(self, usage_bytes: int) -> bool:
         """A stall comes late: never."""
@@ -198,6 +200,7 @@ class CgroupGauge:
         self._bells: list[Threshold] = []
         self._bell_marks: tuple[int, ...] = ()
         self._events: Events | None = None
+        self._kernel_kills: int | None = None
         self._muted_s = -1e9
         self._stalls = Stalls(self._memory.pressure_path())
         self.means = [self._stalls.missing] if self._stalls.missing else []
@@ -209,6 +212,7 @@ class CgroupGauge:
             raise
         with contextlib.suppress(OSError):
             self._events = Events(Path(scope.path))
+            self._kernel_kills = self._events.read().get("oom_kill", 0)
             self.alarms[self._events.fileno()] = select.POLLPRI
         self.alarms |= self._stalls.alarms
 
@@ -244,7 +248,7 @@ class CgroupGauge:
         """Count stalls anew."""
         self._stalls.restart(now_s)
 
-    def ring(self, fd: int) -> None:
+    def ring(self, fd: int) -> str:
         """Silence a bell, or read the events."""
         for bell in self._bells:
             if bell.fileno() == fd:
@@ -254,9 +258,13 @@ class CgroupGauge:
             self._muted_s = time.monotonic()
             self.alarms.pop(fd, None)
             try:
-                self._events.read()
+                kills = self._events.read().get("oom_kill", 0)
             except OSError as error:
                 raise Gone(f"{self._scope.path}: {error.strerror}") from error
+            before, self._kernel_kills = self._kernel_kills, kills
+            if before is not None and kills > before:
+                return f"the kernel's own OOM killer was faster here ({kills} killed in all)"
+        return ""
 
     def rests(self, usage_bytes: int) -> bool:
         """Below the first bell."""
@@ -348,8 +356,10 @@ class NodeGauge:
     def restart(self, now_s: float) -> None:
         """There are no stalls of a node."""
 
-    def ring(self, fd: int) -> None:
+    def ring(self, fd: int) -> str:
         """There is no alarm."""
+        del fd
+        return ""
 
     def rests(self, usage_bytes: int) -> bool:
         """There is no alarm."""
@@ -385,8 +395,10 @@ class TreeGauge:
     def restart(self, now_s: float) -> None:
         """There are no stalls of a tree."""
 
-    def ring(self, fd: int) -> None:
+    def ring(self, fd: int) -> str:
         """There is no alarm."""
+        del fd
+        return ""
 
     def rests(self, usage_bytes: int) -> bool:
         """The scout looks."""
