@@ -431,8 +431,9 @@ def test_standing_still_at_memory_high_is_pressure(groups: guest.Result) -> None
 def test_where_the_kernel_was_faster_the_guard_says_so(groups: guest.Result) -> None:
     record = groups.record(what="beaten")
     assert (record["killed"], record["code"]) == (-9, 0)
-    assert "cgroup:/beaten: the kernel's own OOM killer was faster here (1 killed in all)" in (
-        record["log"]
+    assert (
+        "cgroup:/beaten: the kernel's own OOM killer was faster here (1 killed in all)"
+        in (record["log"])
     )
 
 

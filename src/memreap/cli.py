@@ -1,5 +1,7 @@
 """Arguments in, exit code out. Nothing is done here; each command imports what it needs."""
 
+import contextlib
+import os
 import re
 import signal
 import sys
@@ -11,6 +13,7 @@ from memreap import __version__
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 TROUBLE_OF_RUN = 125
+TROUBLE_OF_PRINTING = 1
 SECONDS_MAX = 1e6
 INTERRUPTED = 130
 
@@ -549,6 +552,9 @@ def demo(json_: bool, svg_path: str | None) -> None:
 
 def main() -> None:
     """Entry point of the ``memreap`` command."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us: nobody wants to hear
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     try:
         sys.exit(memreap.main(prog_name="memreap", standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -558,6 +564,10 @@ def main() -> None:
         sys.exit(TROUBLE_OF_RUN if of_run else error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
+    except OSError as error:  # a full disk behind stdout, a closed pipe
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _fail(f"cannot print: {error.strerror}", TROUBLE_OF_PRINTING)
     except Ended as signalled:
         _fail(f"ended by {signalled}; everything that was made is gone", signalled.code)
 

@@ -78,11 +78,16 @@ def _cgroups(merged: Merged, where: Places) -> list[Scope]:
             message = f"{said}: {name}" if said else str(error)
             merged.fault(entry.where("path"), "cgroup.path", printable(message))
             continue
+        limit = entry.get("limit")
+        if (limit is None or limit.bytes is None) and not _is_limited(directory, where.procfs):
+            message = f'{directory} has no memory limit of its own: say limit = "4G" (--limit 4G)'
+            merged.fault(entry.where("limit"), "cgroup.limit", printable(message))
+            continue
         found[directory] = Scope(
             Kind.CGROUP,
             f"cgroup:{_below_mount(directory, where.procfs)}",
             path=str(directory),
-            limit=entry.get("limit"),
+            limit=limit,
             **_fields(entry, USAGE_FIELDS),  # type: ignore[arg-type]
         )
     return list(found.values())
@@ -99,6 +104,19 @@ def _memory_cgroup(name: str, procfs: Procfs) -> Path:
     if not _counts_memory(directory):
         raise ValueError(f"{directory} does not count memory: no memory controller there")
     return directory
+
+
+def _is_limited(directory: Path, procfs: Procfs) -> bool:
+    try:
+        memory = cgroups.CgroupMemory(directory)
+    except OSError:
+        return True  # whoever guards it will say what is wrong with it
+    try:
+        return memory.limit_bytes(procfs.meminfo()["MemTotal"]) is not None
+    except OSError:
+        return True
+    finally:
+        memory.close()
 
 
 def _counts_memory(directory: Path) -> bool:

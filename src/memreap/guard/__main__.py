@@ -20,8 +20,8 @@ from memreap.guard.core import Core
 from memreap.guard.crew import Scouts, Scribes
 from memreap.guard.gauges import Gone
 from memreap.guard.hands import Hands
-from memreap.guard.settings import Settings
-from memreap.linux import memlock, scheduling, syscalls
+from memreap.guard.settings import Kind, Settings
+from memreap.linux import capabilities, memlock, scheduling, syscalls
 from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Line, go_by
 from memreap.reap.standby import Standbys
@@ -30,6 +30,10 @@ from memreap.size import seconds
 EXIT_TROUBLE = 1
 EXIT_NOTHING = 3
 STANDBYS = 2
+NEEDED = {
+    "CAP_KILL": "other users' processes cannot be killed",
+    "CAP_SYS_PTRACE": "who shares another user's memory is not seen, and nothing of his is held",
+}
 DESCRIPTORS = 1 << 16
 HEARD = {Signals.SIGHUP, Signals.SIGTERM, Signals.SIGINT}
 
@@ -75,9 +79,10 @@ def main(argv: list[str]) -> int:
         return EXIT_NOTHING
     rehearsal.rehearse()
     lacking += _hold_on()
+    lacking += _lacks(settings)
     for line in lacking:
-        core.say(line)
-    core.say(f"on guard after {seconds(time.monotonic() - began_s)}")
+        core.lack(line)
+    core.say(f"on guard after {seconds(time.monotonic() - began_s)}: {core.what}")
     try:
         core.run()
     except Exception as error:
@@ -129,6 +134,14 @@ def _hold_on() -> list[str]:
     if scheduling.hurry(0, scheduling.WATCHER_PRIORITY) != "fifo":
         lacking.append("SCHED_FIFO is not permitted (CAP_SYS_NICE): the guard may wait for a CPU")
     return lacking
+
+
+def _lacks(settings: Settings) -> list[str]:
+    """What privileges are missing for processes that are not this user's."""
+    if all(scope.kind is Kind.OWN for scope in settings.scopes):
+        return []
+    held = capabilities.effective()
+    return [f"{name} is missing: {without}" for name, without in NEEDED.items() if name not in held]
 
 
 def _line_up(pid: int) -> frozenset[int]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
+from memreap import size
 from memreap.decide import pace
 from memreap.decide.domain import Phase
 from memreap.decide.events import (
@@ -58,7 +59,7 @@ STATUS_AGE_MAX_S = 2.0
 STATUS_WAIT_S = 0.5
 STATUS_NAMES_MAX = 8
 STATUS_LOOKS_MAX = 8  # the scout has better to do than to look at all for somebody's curiosity
-GAUGES_S = 15.0
+GAUGES_S = 5.0
 SLEEP_MAX_S = 10.0
 TREE_SILENCE_S = (
     0.25  # a scout that brings no usage of a tree for so long is asked whether it lives
@@ -97,6 +98,7 @@ class Core:
         self._watchdog_s = watchdog_interval_s()
         self._reload = Reload(reload_argv)
         self._said: list[str] = []
+        self._lacking: list[str] = []
         self._statuses: list[tuple[int, float]] = []
         self._slept_s = clock.slept_s()
         self._quiet_s = self._pet_s = self._discover_s = self._gauges_s = 0.0
@@ -120,10 +122,27 @@ class Core:
             self._said = [*self._said[-99:], line]
             self._scribes.tell({"say": line})
 
+    def lack(self, line: str) -> None:
+        """Say what cannot be done here, and remember it."""
+        self._lacking.append(line)
+        self.say(line)
+
     @property
     def means(self) -> list[str]:
         """What cannot be done here."""
-        return list(dict.fromkeys(m for post in self._posts.values() for m in post.gauge.means))
+        of_gauges = (m for post in self._posts.values() for m in post.gauge.means)
+        return list(dict.fromkeys([*self._lacking, *of_gauges]))
+
+    @property
+    def what(self) -> str:
+        """What is guarded, and how, in words."""
+        shown = [
+            f"{post.name} ({size.show(post.figures.limit_bytes)})" if post.figures else post.name
+            for post in list(self._posts.values())[:STATUS_NAMES_MAX]
+        ]
+        more = len(self._posts) - len(shown)
+        told = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+        return told + ("; dry run: nobody is signalled" if self._settings.dry_run else "")
 
     def run(self) -> None:
         """Guard until a signal says otherwise, or nothing is left to guard."""
@@ -673,7 +692,7 @@ class Core:
                 self._scouts.tell(_watch(post), now_s)
             self._scouts.tell(_look(post), now_s, expects=True)
         self._scribes.tell({"settings": settings.as_message()["records"]})
-        self.say(f"the configuration was reloaded ({time.strftime('%H:%M:%S')})")
+        self.say(f"the configuration was reloaded ({time.strftime('%H:%M:%S')}): {self.what}")
 
     def _change_scopes(self, old: Settings, new: Settings) -> None:
         wanted = {scope.name: scope for scope in new.scopes}
@@ -694,6 +713,8 @@ class Core:
     def _end(self) -> None:
         """See the last victims off, and leave nothing behind."""
         self._notify.send("STOPPING=1")
+        if self._hands.deeds:
+            self.say(f"ends, with {len(self._hands.deeds)} victims on their way")
         deadline_s = time.monotonic() + LAST_WORDS_S
         while self._hands.deeds and time.monotonic() < deadline_s:
             time.sleep(BUSY_INTERVAL_S)

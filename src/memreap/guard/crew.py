@@ -28,6 +28,7 @@ UNSENT_MAX = 10_000
 UNWRITTEN_MAX = 1000
 WHOLE_MAX = 64  # of these, the newest, with everyone who was compared: the rest is locked memory
 GUILTY_AT = 3  # scouts lost at a process that is alive
+PART_S = 0.5  # what a scribe has to put away its socket and its files
 DEAF_S = 10.0  # a scribe that has not written down anything for so long is replaced
 
 
@@ -358,7 +359,7 @@ class Scribes:
                         self._written(seq, 0.0)
                 if not self._unwritten:
                     break
-            self._worker.give_up()
+            self._worker.part(PART_S)
         self._worker = None
 
 

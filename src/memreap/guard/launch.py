@@ -17,7 +17,10 @@ from memreap.config.command import tell
 from memreap.config.load import load
 from memreap.config.options import Options
 from memreap.config.places import Places
+from memreap.linux.procfs import printable
+from memreap.telling.asking import NoGuardError, ask
 
+EXIT_TROUBLE, EXIT_REFUSED = 1, 3
 OPTIONAL = ("prometheus_client", "jeepney")  # the scribe's, where they are installed
 
 
@@ -27,6 +30,10 @@ def launch(options: Options) -> NoReturn:
     loaded = load(options, Places())
     if loaded.faults:
         sys.exit(tell(loaded.faults))
+    other = _already_there(loaded.settings.records.socket)
+    if other:
+        print(f"memreap: {other}", file=sys.stderr)
+        sys.exit(EXIT_REFUSED)
     settings = os.memfd_create("memreap-settings", 0)
     os.write(settings, json.dumps(loaded.settings.as_message()).encode())
     os.lseek(settings, 0, os.SEEK_SET)
@@ -54,7 +61,22 @@ def _become(argv: list[str]) -> NoReturn:
         env["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(argv[0], argv, env)  # noqa: S606 - our own interpreter, and no shell
+    try:
+        os.execve(argv[0], argv, env)  # noqa: S606 - our own interpreter, and no shell
+    except OSError as error:
+        print(f"memreap: cannot start {argv[0]}: {error.strerror}", file=sys.stderr)
+        sys.exit(EXIT_TROUBLE)
+
+
+def _already_there(path: str) -> str:
+    """Whether another guard answers there: two would kill for one and the same reason."""
+    if not path:
+        return ""
+    try:
+        pid = ask(path).get("pid")
+    except NoGuardError:
+        return ""
+    return f"another guard (pid {pid}) answers at {printable(path)}; --socket gives one of its own"
 
 
 def _places() -> list[str]:

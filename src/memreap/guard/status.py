@@ -7,7 +7,7 @@ from typing import Any
 
 from memreap.decide.badness import choose
 from memreap.decide.domain import Phase
-from memreap.decide.events import Choice
+from memreap.decide.events import Choice, Tier
 from memreap.decide.realm import Realm
 from memreap.guard.post import Post
 from memreap.guard.turns import choice_record, record_of
@@ -44,7 +44,11 @@ def domain_status(post: Post, realm: Realm) -> dict[str, Any]:
 
 
 def _why(choice: Choice) -> str:
-    eligible = sum(r.score_pages is not None for r in choice.ranked)
+    eligible = [r for r in choice.ranked if r.score_pages is not None]
     if choice.best is None:
-        return "nobody may be killed"
-    return f"the highest badness of {eligible}" if eligible > 1 else "the only candidate"
+        return "nobody may be killed" if choice.ranked else "nobody is in it"
+    if len(eligible) == 1:
+        return "the only candidate"
+    if eligible[0].tier is Tier.PREFER is not eligible[1].tier:
+        return "preferred by the configuration"
+    return f"the highest badness of {len(eligible)}"

@@ -142,6 +142,14 @@ class Worker:
                 return
             yield from self.hear()
 
+    def part(self, timeout_s: float) -> None:
+        """Let it hear that we go, and leave by itself; after so long it is given up."""
+        if not self.closed:
+            with contextlib.suppress(OSError):
+                self._end.shutdown(socket.SHUT_WR)
+            has_exited(self.pidfd, timeout_s)
+            self.give_up()
+
     def give_up(self) -> None:
         """End it if it can be ended, and never wait for it: it may hang for ever."""
         if not self.closed:

@@ -70,6 +70,10 @@ class Database(Outlet):
         self._retry_s, self._pause_s = 0.0, RETRY_S
         self._to_vacuum = False
 
+    def begin(self) -> None:
+        """Open it now, so that what is wrong with it is said before anything happens."""
+        self._protected(self._open)
+
     def has(self, seq: int) -> bool:
         """Whether a turn was written by a scribe before us: the core tells it again."""
         if self._db is None and time.monotonic() >= self._retry_s:

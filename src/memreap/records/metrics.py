@@ -120,9 +120,10 @@ class Metrics(Outlet):
             self._trouble.over(who)
 
     def close(self) -> None:
-        """Write the file a last time, and listen no longer."""
-        with contextlib.suppress(Exception):
-            self.attend({}, self._dirty_s or 0.0)
+        """Leave no figures of a guard that is gone, and listen no longer."""
+        if self._file:
+            with contextlib.suppress(OSError):
+                os.unlink(self._file)  # noqa: PTH108
         if self._server:
             self._server.shutdown()
             self._server.server_close()

@@ -256,7 +256,9 @@ class Scribe:
         from memreap.records.database import Database  # noqa: PLC0415
         from memreap.records.schema import Life  # noqa: PLC0415
 
-        return Database(path, keep, self._trouble, self._acked, Life())
+        database = Database(path, keep, self._trouble, self._acked, Life())
+        database.begin()
+        return database
 
 
 def _records(message: Message) -> Records:

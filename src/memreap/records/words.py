@@ -49,9 +49,16 @@ def pressure(turn: Turn) -> str:
 def comparison(turn: Turn) -> str:
     """Against how many the victim was chosen."""
     choice = turn.get("choice") or {}
-    eligible = sum(r.get("score_pages") is not None for r in choice.get("candidates") or [])
-    eligible += int(choice.get("others") or 0)
-    return f"the highest badness of {eligible:,}" if eligible > 1 else "the only candidate"
+    eligible = [r for r in choice.get("candidates") or [] if r.get("score_pages") is not None]
+    number = len(eligible) + int(choice.get("others") or 0)
+    if number <= 1:
+        return "the only candidate"
+    tiers = [r.get("tier") for r in eligible[:2]]
+    if len(tiers) > 1 and tiers[0] == "prefer" != tiers[1]:
+        return f"preferred by the configuration, of {number:,}"
+    if len(tiers) > 1 and tiers[1] == "avoid" != tiers[0]:
+        return f"the highest badness of {number:,} but for those whom the configuration avoids"
+    return f"the highest badness of {number:,}"
 
 
 def line(turn: Turn, course: Course | None = None) -> str:
