@@ -543,12 +543,14 @@ def test_new_settings_are_taken(start: Any, path: str, tmp_path: Path) -> None:
     guard.end()
 
 
-def written(file: Path, timeout_s: float = 15.0) -> str:
-    """What a metrics file holds, once it was written."""
+def written(file: Path, what: str = "memreap_", timeout_s: float = 15.0) -> str:
+    """What a metrics file holds, once this stands in it."""
     deadline_s = time.monotonic() + timeout_s
-    while not file.exists() and time.monotonic() < deadline_s:
+    while time.monotonic() < deadline_s:
+        if file.exists() and what in (text := file.read_text()):
+            return text
         time.sleep(0.05)
-    return file.read_text()
+    raise AssertionError(f"no {what!r} in {file}")
 
 
 def test_metrics(start: Any, tmp_path: Path) -> None:
@@ -556,7 +558,7 @@ def test_metrics(start: Any, tmp_path: Path) -> None:
     guard = start(metrics_file=str(file))
     guard.take(Guard().incident(victims=2))
     guard.tell({"gauges": STATUS})
-    rows = written(file).splitlines()
+    rows = written(file, "memreap_domain_usage_bytes{").splitlines()
     guard.end()
     assert not file.exists(), "nobody is to be told of a guard that is gone"
     for row in (

@@ -4,6 +4,7 @@ Only how things are shown lives here. rich is imported when there is something t
 kill: it costs as long as the kill itself.
 """
 
+import errno
 import io
 import json
 import os
@@ -56,6 +57,8 @@ class Printer:
             sys.stdout.flush()
         except OSError as error:
             self._error = error
+        except SystemExit:  # rich's answer to a reader who went away; ours is the kill's own code
+            self._error = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         if self._error:
             print(f"memreap: cannot print the outcome: {self._error.strerror}", file=sys.stderr)
             # What is left in the buffer must not fail once more, at the end.
