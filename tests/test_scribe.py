@@ -559,6 +559,8 @@ def test_metrics(start: Any, tmp_path: Path) -> None:
     guard.take(Guard().incident(victims=2))
     guard.tell({"gauges": STATUS})
     rows = written(file, "memreap_domain_usage_bytes{").splitlines()
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert [p.name for p in tmp_path.iterdir()] == [file.name]
     guard.end()
     assert not file.exists(), "nobody is to be told of a guard that is gone"
     for row in (
@@ -569,8 +571,6 @@ def test_metrics(start: Any, tmp_path: Path) -> None:
         "memreap_scout_restarts_total 1.0",
     ):
         assert row in rows
-    assert file.stat().st_mode & 0o777 == 0o644
-    assert [p.name for p in tmp_path.iterdir()] == [file.name]
 
 
 def test_metrics_over_http(start: Any) -> None:

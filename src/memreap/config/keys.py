@@ -243,7 +243,7 @@ KEYS: tuple[Key, ...] = (
         "records.metrics_file",
         values.PATH,
         "",
-        "Prometheus text file, for node_exporter's textfile collector.",
+        "Prometheus text file, for node_exporter's textfile collector (needs memreap[metrics]).",
     ),
     Key("records.metrics_listen", values.LISTEN, "", "Serve Prometheus metrics at this address."),
     Key(
