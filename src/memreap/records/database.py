@@ -71,8 +71,11 @@ class Database(Outlet):
         self._to_vacuum = False
 
     def begin(self) -> None:
-        """Open it now, so that what is wrong with it is said before anything happens."""
-        self._protected(self._open)
+        """See now whether it can be written, so that it is said before anything happens.
+
+        It is opened with the first turn: a guard at rest need not carry SQLite's pages.
+        """
+        self._protected(self._touch)
 
     def has(self, seq: int) -> bool:
         """Whether a turn was written by a scribe before us: the core tells it again."""
@@ -246,10 +249,14 @@ class Database(Outlet):
         ).rowcount
         self._to_vacuum |= gone > 0
 
-    def _open(self) -> None:
+    def _touch(self) -> None:
         directory, _ = os.path.split(self.path)
         os.makedirs(directory, mode=0o750, exist_ok=True)  # noqa: PTH103
         _create(self.path)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CLOEXEC))
+
+    def _open(self) -> None:
+        self._touch()
         db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
         try:
             for pragma in PRAGMAS.strip().splitlines():
