@@ -441,7 +441,7 @@ def test_what_the_kernel_does_not_tell_is_said_once(guard: Start, cgroup: MakeCg
     one = guard("--cgroup", first, "--cgroup", second, "--limit", "200M")
     time.sleep(0.3)
     assert one.log.count("no PSI") == 1
-    assert ask(str(one.socket))["means"][0].startswith("no PSI")
+    assert any(means.startswith("no PSI") for means in ask(str(one.socket))["means"])
 
 
 # Signals.

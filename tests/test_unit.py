@@ -366,7 +366,7 @@ def test_ready_reloading_ready_and_stopping(
     one = notifying(0)
     first = told(manager)
     assert first["READY"] == "1"
-    assert first["STATUS"].startswith("guarding cgroup:/")
+    assert first["STATUS"].startswith("guarding 1: cgroup:/")
     before_us = time.monotonic_ns() // 1000
     for good in (True, False):
         if not good:

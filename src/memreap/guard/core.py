@@ -165,10 +165,9 @@ class Core:
         self._end()
 
     def _tell_ready(self) -> None:
-        """In two: systemd ignores a message of more than 4 kB."""
-        self._notify.send("READY=1")
-        names = ", ".join(list(self._posts)[:STATUS_NAMES_MAX])
-        self._notify.send(f"STATUS=guarding {len(self._posts)}: {printable(names)[:300]}")
+        """With few names: systemd ignores a message of more than 4 kB."""
+        names = printable(", ".join(list(self._posts)[:STATUS_NAMES_MAX]))[:300]
+        self._notify.send("READY=1", f"STATUS=guarding {len(self._posts)}: {names}")
 
     # What happened.
 

@@ -146,17 +146,19 @@ class Killing:
         except OSError:  # no descriptor left: they die all the same
             self._strike()
             return
+        later: list[Execution] = []
         for execution in self._executions:
             standby = self._standbys.take()
             if standby is None and self._waits_for_no_fork:
-                break
+                later.append(execution)
+                continue
             with contextlib.suppress(OSError):  # no worker: it is killed all the same
                 execution.prepare(time.monotonic(), go, shut, standby)
         self._strike()
         os.close(shut)
         os.close(go)
-        for execution in self._executions:
-            if not execution.reaper_alive:
+        for execution in later:
+            if execution.outcome is None:
                 with contextlib.suppress(OSError):
                     execution.start(time.monotonic())
 
