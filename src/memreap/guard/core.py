@@ -30,7 +30,6 @@ from memreap.decide.events import (
     Report,
     Skip,
     Term,
-    Tick,
     VictimRefused,
     VictimReleased,
     What,
@@ -258,8 +257,7 @@ class Core:
     def _hear_signals(self, now_s: float) -> None:
         for info in siginfo.read(self._signals):
             if info.signal is Signals.SIGHUP:
-                micros = int(now_s * 1e6)
-                self._notify.send("RELOADING=1", f"MONOTONIC_USEC={micros}")
+                self._notify.reloading()
                 self._reload.begin()
             else:
                 self._done = True
@@ -514,8 +512,9 @@ class Core:
     def _tick(self, now_s: float) -> None:
         deadline_s = self._realm.deadline_s
         if deadline_s is not None and now_s >= deadline_s:
-            for name in list(self._posts):
-                self._step(now_s, Tick(name))
+            for effect in self._realm.tick(now_s):
+                self._do(now_s, effect)
+            self._run_events(now_s)
         for post in list(self._posts.values()):
             until_s = self._patience_for(post)
             if until_s is not None and now_s >= until_s:
