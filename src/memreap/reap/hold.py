@@ -32,7 +32,8 @@ HANGS = "a thread in state D"
 MAY_HANG = "AIO contexts on this machine"
 SEIZE_WAIT_S = 0.02  # a victim that hangs in execve holds what PTRACE_SEIZE waits for
 BEGUN_WAIT_S = 0.005  # how long to wait for all reapers to have called process_mrelease
-UNDER_WAY_S = 0.00005  # from the call to the mm in hand; measured some 2 us
+# From the call to the mm in hand: some 2 us. Until a refusal (EINVAL) is heard of: up to 0.3 ms.
+UNDER_WAY_S = 0.0006
 BUSY_WAIT_S = 0.05  # how long the reaper may look for sharers while the mm is held
 
 
