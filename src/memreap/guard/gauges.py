@@ -321,7 +321,19 @@ class CgroupGauge:
         return free - self._scope.swap_free_min.of(total)
 
 
-class NodeGauge:
+class Silent:
+    """A gauge that nothing wakes, and that knows of no stalls."""
+
+    def restart(self, now_s: float) -> None:
+        """There are none to count anew."""
+
+    def ring(self, fd: int) -> str:
+        """There is no alarm."""
+        del fd
+        return ""
+
+
+class NodeGauge(Silent):
     """A NUMA node. Full is not enough: it counts only while somebody may use no other node."""
 
     def __init__(self, scope: Scope, number: int) -> None:
@@ -353,14 +365,6 @@ class NodeGauge:
         memory = self._node.read()
         return memory.total_bytes - memory.available_bytes
 
-    def restart(self, now_s: float) -> None:
-        """There are no stalls of a node."""
-
-    def ring(self, fd: int) -> str:
-        """There is no alarm."""
-        del fd
-        return ""
-
     def rests(self, usage_bytes: int) -> bool:
         """There is no alarm."""
         del usage_bytes
@@ -371,7 +375,7 @@ class NodeGauge:
         self._node.close()
 
 
-class TreeGauge:
+class TreeGauge(Silent):
     """A process tree: read by the scout, since its files pin an mm."""
 
     def __init__(self, scope: Scope) -> None:
@@ -391,14 +395,6 @@ class TreeGauge:
     def glance(self) -> int:
         """Nothing: the scout looks."""
         return 0
-
-    def restart(self, now_s: float) -> None:
-        """There are no stalls of a tree."""
-
-    def ring(self, fd: int) -> str:
-        """There is no alarm."""
-        del fd
-        return ""
 
     def rests(self, usage_bytes: int) -> bool:
         """The scout looks."""

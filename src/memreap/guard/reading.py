@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from memreap.decide.badness import OOM_SCORE_ADJ_MIN
 from memreap.decide.events import Identity
 from memreap.decide.policy import Judgement, Policy, Subject, judge
 from memreap.guard.look import COMMAND_MAX
@@ -23,7 +24,6 @@ from memreap.reap import facts as facts_
 from memreap.reap.facts import Facts
 
 GONE = (FileNotFoundError, ProcessLookupError)
-OOM_SCORE_ADJ_MIN = -1000
 KEPT_S = 2.0
 _MARK = struct.Struct("qq")
 

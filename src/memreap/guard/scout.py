@@ -316,7 +316,7 @@ class Scout:
             groups.setdefault(together or f"pid:{read.identity.pid}", []).append(read)
         for key in [key for key in groups if not key.startswith("pid:")]:
             groups[key] += self._rest_of_group(key, place, reads)
-        made = [self._candidate(key, members) for key, members in groups.items()]
+        made = [self._candidate(members) for members in groups.values()]
         made.sort(key=lambda seen: (seen.candidate.members[0].start_ticks, seen.candidate.identity))
         foremost = self._foremost(made, place.totalpages)
         prepared = {seen.candidate.identity: self._prepare(seen) for seen in foremost}
@@ -345,7 +345,7 @@ class Scout:
                 os.close(pidfd)
         return rest
 
-    def _candidate(self, key: str, members: list[Read]) -> Seen:
+    def _candidate(self, members: list[Read]) -> Seen:
         largest = max(members, key=lambda read: read.pages)
         alone = len(members) == 1
         ordered = sorted(members, key=lambda r: (r is not largest, r.identity.start_ticks))
@@ -361,7 +361,6 @@ class Scout:
             barred=largest.judgement.barred,
             domains=self._domains(members),
         )
-        del key
         return Seen(
             candidate,
             uid=largest.memory.uid,
