@@ -22,13 +22,15 @@ class Broken:
     """Where a property does not hold.
 
     ``state``: the last one of a shortest way to it. ``before``: the one that precedes it, where
-    the last step itself is what breaks it. ``cycle``: the states that are then passed for ever.
+    the last step itself is what breaks it. ``via``: every state on the way, where a shortest way
+    will not do. ``cycle``: the states that are then passed for ever.
     """
 
     prop: str
     why: str
     state: int
     before: int | None = None
+    via: tuple[int, ...] = ()
     cycle: tuple[int, ...] = ()
 
 

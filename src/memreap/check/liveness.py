@@ -1,0 +1,232 @@
+"""What must come at some time: asked of the whole graph that a search has found.
+
+1. ``CAN``: from every state there is a way to one that is as it should be.
+2. ``EVENTUALLY``: every fair run comes to one. It is broken by a run that stays away for ever: one
+   that stops where no fair task can go on, or one that goes round.
+3. Going round is fair when each fair task takes a step in it, or cannot take one somewhere in it:
+   that is asked of strongly connected components (weak fairness).
+4. The graph has every task by its name: a search with symmetry cannot be asked.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from memreap.check.model import Asked, Kind
+from memreap.check.operation import Memory
+from memreap.check.search import NOBODY, Broken, Exploration
+from memreap.check.space import Component, Space
+
+Goal = Callable[[int], bool]
+Edge = tuple[Component, int]
+
+
+class NeedsEveryTaskError(ValueError):
+    """Liveness was asked of a search that took tasks for one another, or did not see everything."""
+
+
+def ask(found: Exploration) -> None:
+    """Note in ``found`` which of the model's liveness properties are broken.
+
+    Raises NeedsEveryTaskError.
+    """
+    asked = [one for one in found.space.model.asked if one.kind in {Kind.CAN, Kind.EVENTUALLY}]
+    if not asked:
+        return
+    if any(len(part.members) > 1 for part in found.space.components) or not found.complete:
+        raise NeedsEveryTaskError("liveness needs a complete search without symmetry")
+    for one in asked:
+        ask_one = _can if one.kind is Kind.CAN else _eventually
+        broken = ask_one(found, one, _goal(found.space, one))
+        if broken and one.prop not in found.broken:
+            found.broken[one.prop] = broken
+
+
+def _goal(space: Space, asked: Asked) -> Goal:
+    """The predicate, evaluated once for each memory."""
+    known: dict[int, bool] = {}
+    bits, holds = space.bits, asked.holds
+    assert holds is not None
+
+    def reached(state: int) -> bool:
+        number = state >> bits
+        found = known.get(number)
+        if found is None:
+            found = known[number] = holds(Memory(space.memories[number]))
+        return found
+
+    return reached
+
+
+def _can(found: Exploration, asked: Asked, reached: Goal) -> Broken | None:
+    before: dict[int, list[int]] = {}
+    for state in found.parents:
+        for after in found.space.successors(state):
+            before.setdefault(after, []).append(state)
+    can = {state for state in found.parents if reached(state)}
+    todo = deque(can)
+    while todo:
+        for state in before.get(todo.popleft(), ()):
+            if state not in can:
+                can.add(state)
+                todo.append(state)
+    # States stand in the order in which they were found: the first is a nearest.
+    for state in found.parents:
+        if state not in can:
+            return Broken(asked.prop, asked.why, state)
+    return None
+
+
+def _eventually(found: Exploration, asked: Asked, reached: Goal) -> Broken | None:
+    region = _region(found, reached)
+    space = found.space
+    fair = [part for part in space.components if space.model.tasks[part.members[0]].fair]
+    for state in region:
+        if not any(space.deltas(part, state) for part in fair):
+            return Broken(asked.prop, asked.why, state, via=_via(region, state))
+    rings = [ring for ring in _Tarjan(space, region).rings() if _is_fair(space, ring, fair)]
+    if not rings:
+        return None
+    order = {state: number for number, state in enumerate(region)}
+    start, ring = min(
+        ((min(ring, key=order.__getitem__), ring) for ring in rings),
+        key=lambda pair: order[pair[0]],
+    )
+    cycle = _tour(space, ring, fair, start)
+    return Broken(asked.prop, asked.why, start, via=_via(region, start), cycle=tuple(cycle))
+
+
+def _region(found: Exploration, reached: Goal) -> dict[int, int]:
+    """States that a run can come to without having been where it should come; with parents."""
+    first = found.space.initial
+    if reached(first):
+        return {}
+    region = {first: NOBODY}
+    todo = deque([first])
+    while todo:
+        state = todo.popleft()
+        for after in found.space.successors(state):
+            if after not in region and not reached(after):
+                region[after] = state
+                todo.append(after)
+    return region
+
+
+def _via(region: dict[int, int], state: int) -> tuple[int, ...]:
+    states = [state]
+    while (state := region[state]) != NOBODY:
+        states.append(state)
+    return tuple(states[::-1])
+
+
+def _edges(space: Space, state: int, within: Iterable[int]) -> Iterator[Edge]:
+    for part in space.components:
+        for delta in space.deltas(part, state):
+            if state + delta in within:
+                yield part, state + delta
+
+
+@dataclass(slots=True)
+class _Visit:
+    state: int
+    index: int
+    onward: Iterator[Edge]
+
+
+@dataclass(slots=True)
+class _Tarjan:
+    """Strongly connected components, without recursion."""
+
+    space: Space
+    region: dict[int, int]
+    low: dict[int, int] = field(default_factory=dict)
+    stack: list[int] = field(default_factory=list)
+    waiting: set[int] = field(default_factory=set)
+
+    def rings(self) -> Iterator[set[int]]:
+        """Those that one can go round in."""
+        for root in self.region:
+            if root not in self.low:
+                for ring in self._from(root):
+                    if len(ring) > 1 or _turns_on_itself(self.space, next(iter(ring))):
+                        yield ring
+
+    def _from(self, root: int) -> Iterator[set[int]]:
+        low = self.low
+        visits = [self._enter(root)]
+        while visits:
+            visit = visits[-1]
+            for _, after in visit.onward:
+                if after not in low:
+                    visits.append(self._enter(after))
+                    break
+                if after in self.waiting:
+                    low[visit.state] = min(low[visit.state], low[after])
+            else:
+                visits.pop()
+                if visits:
+                    above = visits[-1].state
+                    low[above] = min(low[above], low[visit.state])
+                if low[visit.state] == visit.index:
+                    yield self._close(visit.state)
+
+    def _enter(self, state: int) -> _Visit:
+        index = self.low[state] = len(self.low)
+        self.stack.append(state)
+        self.waiting.add(state)
+        return _Visit(state, index, _edges(self.space, state, self.region))
+
+    def _close(self, state: int) -> set[int]:
+        ring = set()
+        while state not in ring:
+            ring.add(self.stack.pop())
+        self.waiting -= ring
+        return ring
+
+
+def _turns_on_itself(space: Space, state: int) -> bool:
+    return any(0 in space.deltas(part, state) for part in space.components)
+
+
+def _is_fair(space: Space, ring: set[int], fair: list[Component]) -> bool:
+    return all(_serves(space, ring, part) is not None for part in fair)
+
+
+def _serves(space: Space, ring: set[int], part: Component) -> tuple[int, int] | None:
+    """Where a ring is fair to a task: a step of its own within it, or a place it cannot leave."""
+    for state in ring:
+        deltas = space.deltas(part, state)
+        if not deltas:
+            return state, state
+        for delta in deltas:
+            if state + delta in ring:
+                return state, state + delta
+    return None
+
+
+def _tour(space: Space, ring: set[int], fair: list[Component], start: int) -> list[int]:
+    """A way round from ``start`` back to it that is fair to everyone; ``start`` comes last."""
+    states: list[int] = []
+    here = start
+    for part in fair:
+        served = _serves(space, ring, part)
+        assert served is not None, "asked of a fair ring only"
+        states += _within(space, ring, here, served[0])
+        if served[1] != served[0] or 0 in space.deltas(part, served[0]):
+            states.append(served[1])
+        here = served[1]
+    states += _within(space, ring, here, start)
+    return states or [start]
+
+
+def _within(space: Space, ring: set[int], here: int, there: int) -> list[int]:
+    """A shortest way inside a ring, without its beginning."""
+    parents = {here: NOBODY}
+    todo = deque([here])
+    while there not in parents:
+        state = todo.popleft()
+        for _, after in _edges(space, state, ring):
+            if after not in parents:
+                parents[after] = state
+                todo.append(after)
+    return list(_via(parents, there))[1:]
