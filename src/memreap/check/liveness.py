@@ -3,13 +3,15 @@
 1. ``CAN``: from every state there is a way to one that is as it should be.
 2. ``EVENTUALLY``: every fair run comes to one. It is broken by a run that stays away for ever: one
    that stops where no fair task can go on, or one that goes round.
-3. Going round is fair when each fair task takes a step in it, or cannot take one somewhere in it:
-   that is asked of strongly connected components (weak fairness).
+3. Going round is fair when each fair task that can take a step somewhere in it takes one in it
+   (strong fairness, as locks give it that hand over to who waits longest). That is asked of
+   strongly connected components; from one that is not fair to a task, the states in which that
+   task could go on are taken away, and what is left is asked again.
 4. The graph has every task by its name: a search with symmetry cannot be asked.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from memreap.check.model import Asked, Kind
@@ -84,16 +86,35 @@ def _eventually(found: Exploration, asked: Asked, reached: Goal) -> Broken | Non
     for state in region:
         if not any(space.deltas(part, state) for part in fair):
             return Broken(asked.prop, asked.why, state, via=_via(region, state))
-    rings = [ring for ring in _Tarjan(space, region).rings() if _is_fair(space, ring, fair)]
-    if not rings:
-        return None
     order = {state: number for number, state in enumerate(region)}
-    start, ring = min(
-        ((min(ring, key=order.__getitem__), ring) for ring in rings),
-        key=lambda pair: order[pair[0]],
+    ring = min(
+        _fair_rings(space, region, fair),
+        key=lambda ring: min(map(order.__getitem__, ring)),
+        default=None,
     )
+    if ring is None:
+        return None
+    start = min(ring, key=order.__getitem__)
     cycle = _tour(space, ring, fair, start)
     return Broken(asked.prop, asked.why, start, via=_via(region, start), cycle=tuple(cycle))
+
+
+def _fair_rings(
+    space: Space, states: Collection[int], fair: list[Component]
+) -> Iterator[Collection[int]]:
+    for ring in _Tarjan(space, states).rings():
+        starved = [part for part in fair if _is_starved(space, ring, part)]
+        if not starved:
+            yield ring
+            continue
+        rest = {s for s in ring if not any(space.deltas(part, s) for part in starved)}
+        yield from _fair_rings(space, rest, fair)
+
+
+def _is_starved(space: Space, ring: Collection[int], part: Component) -> bool:
+    """Whether a task could take a step somewhere in a ring, and takes none that stays in it."""
+    able = [state for state in ring if space.deltas(part, state)]
+    return bool(able) and _step_within(space, ring, part) is None
 
 
 def _region(found: Exploration, reached: Goal) -> dict[int, int]:
@@ -119,7 +140,7 @@ def _via(region: dict[int, int], state: int) -> tuple[int, ...]:
     return tuple(states[::-1])
 
 
-def _edges(space: Space, state: int, within: Iterable[int]) -> Iterator[Edge]:
+def _edges(space: Space, state: int, within: Collection[int]) -> Iterator[Edge]:
     for part in space.components:
         for delta in space.deltas(part, state):
             if state + delta in within:
@@ -138,7 +159,7 @@ class _Tarjan:
     """Strongly connected components, without recursion."""
 
     space: Space
-    region: dict[int, int]
+    region: Collection[int]
     low: dict[int, int] = field(default_factory=dict)
     stack: list[int] = field(default_factory=list)
     waiting: set[int] = field(default_factory=set)
@@ -188,38 +209,30 @@ def _turns_on_itself(space: Space, state: int) -> bool:
     return any(0 in space.deltas(part, state) for part in space.components)
 
 
-def _is_fair(space: Space, ring: set[int], fair: list[Component]) -> bool:
-    return all(_serves(space, ring, part) is not None for part in fair)
-
-
-def _serves(space: Space, ring: set[int], part: Component) -> tuple[int, int] | None:
-    """Where a ring is fair to a task: a step of its own within it, or a place it cannot leave."""
+def _step_within(
+    space: Space, ring: Collection[int], part: Component
+) -> tuple[int, int] | None:
+    """A step of a task that stays in a ring."""
     for state in ring:
-        deltas = space.deltas(part, state)
-        if not deltas:
-            return state, state
-        for delta in deltas:
+        for delta in space.deltas(part, state):
             if state + delta in ring:
                 return state, state + delta
     return None
 
 
-def _tour(space: Space, ring: set[int], fair: list[Component], start: int) -> list[int]:
+def _tour(space: Space, ring: Collection[int], fair: list[Component], start: int) -> list[int]:
     """A way round from ``start`` back to it that is fair to everyone; ``start`` comes last."""
     states: list[int] = []
     here = start
     for part in fair:
-        served = _serves(space, ring, part)
-        assert served is not None, "asked of a fair ring only"
-        states += _within(space, ring, here, served[0])
-        if served[1] != served[0] or 0 in space.deltas(part, served[0]):
-            states.append(served[1])
-        here = served[1]
-    states += _within(space, ring, here, start)
-    return states or [start]
+        step = _step_within(space, ring, part)
+        if step is not None:
+            states += [*_within(space, ring, here, step[0]), step[1]]
+            here = step[1]
+    return states + _within(space, ring, here, start)
 
 
-def _within(space: Space, ring: set[int], here: int, there: int) -> list[int]:
+def _within(space: Space, ring: Collection[int], here: int, there: int) -> list[int]:
     """A shortest way inside a ring, without its beginning."""
     parents = {here: NOBODY}
     todo = deque([here])

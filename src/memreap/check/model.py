@@ -39,7 +39,7 @@ class Asked:
 class Task:
     """One thread of control.
 
-    Weak fairness: one that is ``fair`` and can go on, goes on at some time. ``may_wait``: where
+    One that is ``fair`` and can go on again and again, goes on at some time. ``may_wait``: where
     nothing can happen any more, it may be waiting (a daemon, a device).
     """
 
@@ -64,6 +64,10 @@ class Model:
         made = Var(len(self.variables), name, initial)
         self.variables.append(made)
         return made
+
+    def begin_with(self, var: Var, initial: Any) -> None:
+        """Another first value for a variable."""
+        self.variables[var].initial = initial
 
     def task(
         self,

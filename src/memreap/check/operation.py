@@ -129,20 +129,23 @@ def become(function: Callable[P, Steps], *args: P.args, **kwargs: P.kwargs) -> B
 
 
 def operation(
-    results: Iterable[Any] = (None,), name: str | None = None
+    results: Iterable[Any] | Callable[P, Iterable[Any]] = (None,), name: str | None = None
 ) -> Callable[[Callable[Concatenate[Memory, P], Any]], Callable[P, Operation]]:
     """Make a function on the memory one that makes operations.
 
-    ``results``: everything that it may ever return. Each is followed before the exploration
-    begins, so that places from which a task goes on alike are known to be one.
+    ``results``: everything that it may ever return, or a function of its arguments that says so.
+    Each is followed before the exploration begins, so that places from which a task goes on alike
+    are known to be one.
     """
-    domain = tuple(results)
+    fixed = None if callable(results) else tuple(results)
 
     def decorate(function: Callable[Concatenate[Memory, P], Any]) -> Callable[P, Operation]:
         label = name or getattr(function, "__name__", "operation").strip("_")
 
         def make(*args: P.args, **kwargs: P.kwargs) -> Operation:
             assert not kwargs, f"{label}: arguments are given by position, and so compare"
+            domain = tuple(results(*args)) if callable(results) else fixed
+            assert domain is not None
             return Operation(function, args, domain, label)
 
         make.__name__ = label

@@ -1,0 +1,128 @@
+"""Tasks that are in no file of the kernel: what user space, devices and time do.
+
+Only tasks of one scenario or two live here.
+"""
+
+from typing import TYPE_CHECKING
+
+from memreap.check.operation import BLOCK, Block, Memory, Steps, Var, operation
+from memreap.mm.exit import get_signal
+from memreap.mm.fork import check_stable_address_space, copy_from_user, mmget_not_zero
+from memreap.mm.memory import vma_first, vma_last
+from memreap.mm.mm_struct import MmapLock, MmStruct, SignalStruct, TaskStruct
+from memreap.mm.mmap_lock import mmap_read_lock, mmap_read_unlock, mutex_lock, mutex_unlock
+from memreap.mm.oom_kill import do_send_sig_info, mark_oom_victim, thawed
+
+if TYPE_CHECKING:
+    from memreap.mm.kernel import Kernel
+
+LAST_PAGE = -1
+
+
+def use_for_a_while(k: "Kernel", mm: MmStruct, current: TaskStruct) -> Steps:
+    """A third holder of ``mm_users``: a reader of /proc, swapoff, an I/O worker."""
+    if (yield mmget_not_zero(mm)):
+        yield from k.mmput(mm, current)
+
+
+def swapoff(k: "Kernel", mm: MmStruct, current: TaskStruct) -> Steps:
+    """One that walks the areas too (``unuse_mm``, uprobes' ``build_map_info``)."""
+    if not (yield mmget_not_zero(mm)):
+        return
+    yield mmap_read_lock(mm)
+    is_stable = True
+    if "64c37e134b12" in k.fixes:
+        is_stable = yield check_stable_address_space(mm)
+    if is_stable and (yield vma_first(mm)):
+        yield vma_last(mm)
+    yield mmap_read_unlock(mm)
+    yield from k.mmput(mm, current)
+
+
+def write_file(k: "Kernel", tsk: TaskStruct) -> Steps:
+    """A thread in the middle of write(2), which has not noticed that it was killed."""
+    yield copy_from_user(tsk.address_space, LAST_PAGE, "6b31d5955cb2" in k.fixes)
+    yield from k.do_exit(tsk)
+
+
+def die_allocating(k: "Kernel", tsk: TaskStruct, times: int) -> Steps:
+    """A thread that was killed while it allocates: ``out_of_memory`` chooses ``current``."""
+    yield get_signal(tsk)
+    for _ in range(times):
+        yield mutex_lock(k.oom_lock)
+        yield mark_oom_victim(tsk, k.marks_the_mm, thawed(k, tsk))
+        yield from k.queue_oom_reaper(tsk)
+        yield mutex_unlock(k.oom_lock)
+    yield from k.exit_mm(tsk)
+
+
+@operation(())
+def wait_for_ever(s: Memory) -> Block:
+    """Inside the kernel, and never back."""
+    del s
+    return BLOCK
+
+
+def stay_for_ever() -> Steps:
+    """A thread that hangs."""
+    yield wait_for_ever()
+
+
+@operation()
+def give_up_the_lock(s: Memory, mm: MmStruct) -> None:
+    """``mmap_write_unlock``, by who had it from the beginning."""
+    s[mm.mmap_lock] = MmapLock(0)
+
+
+def let_go_of_the_lock(k: "Kernel", tsk: TaskStruct) -> Steps:
+    """A thread that has ``mmap_lock`` for writing (mmap, fork), lets it go, and dies."""
+    yield give_up_the_lock(tsk.address_space)
+    yield from k.do_exit(tsk)
+
+
+# memreap's own hold: a ptrace exit stop, before exit_mm, until the reap has the mm.
+
+
+@operation()
+def ptrace_exit_stop(s: Memory, held: Var) -> None | Block:
+    """``PTRACE_EVENT_EXIT``: stay until the tracer lets go."""
+    return BLOCK if s[held] else None
+
+
+@operation()
+def ptrace_detach(s: Memory, held: Var) -> None:
+    """Let go."""
+    s[held] = False
+
+
+def hold_until_released(k: "Kernel", tsk: TaskStruct) -> Steps:
+    """A victim that memreap holds."""
+    yield get_signal(tsk)
+    yield ptrace_exit_stop(k.held)
+    yield from k.exit_mm(tsk)
+
+
+def kill_held(k: "Kernel", task: TaskStruct, current: TaskStruct) -> Steps:
+    """SIGKILL, reap, and only then let go."""
+    yield do_send_sig_info(task.signal)
+    yield from k.process_mrelease(task, current)
+    yield ptrace_detach(k.held)
+
+
+# Time, where a rule is of time.
+
+
+@operation()
+def tick(s: Memory, clock: Var, signal: SignalStruct, last: int) -> None | Block:
+    """A second after the kill. A victim that can run takes a step in each."""
+    if not s[signal.stepped] or s[clock] >= last:
+        return BLOCK
+    s[clock] += 1
+    s[signal.stepped] = False
+    return None
+
+
+def clock(k: "Kernel", signal: SignalStruct) -> Steps:
+    """Ticks until the delay is over."""
+    for _ in range(k.delay_ticks):
+        yield tick(k.clock, signal, k.delay_ticks)
