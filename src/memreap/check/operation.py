@@ -129,7 +129,7 @@ def become(function: Callable[P, Steps], *args: P.args, **kwargs: P.kwargs) -> B
 
 
 def operation(
-    results: Iterable[Any] | Callable[P, Iterable[Any]] = (None,), name: str | None = None
+    results: Iterable[Any] | Callable[..., Iterable[Any]] = (None,), name: str | None = None
 ) -> Callable[[Callable[Concatenate[Memory, P], Any]], Callable[P, Operation]]:
     """Make a function on the memory one that makes operations.
 

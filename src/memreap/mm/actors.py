@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from memreap.check.operation import BLOCK, Block, Memory, Steps, Var, operation
 from memreap.mm.exit import get_signal
-from memreap.mm.fork import check_stable_address_space, copy_from_user, mmget_not_zero
+from memreap.mm.fork import check_stable_address_space, copy_from_user, get_task_mm, mmget_on_mmlist
 from memreap.mm.memory import vma_first, vma_last
 from memreap.mm.mm_struct import MmapLock, MmStruct, SignalStruct, TaskStruct
 from memreap.mm.mmap_lock import mmap_read_lock, mmap_read_unlock, mutex_lock, mutex_unlock
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 LAST_PAGE = -1
 
 
-def use_for_a_while(k: "Kernel", mm: MmStruct, current: TaskStruct) -> Steps:
-    """A third holder of ``mm_users``: a reader of /proc, swapoff, an I/O worker."""
-    if (yield mmget_not_zero(mm)):
+def use_for_a_while(k: "Kernel", task: TaskStruct, current: TaskStruct) -> Steps:
+    """A third holder of ``mm_users``, such as a reader of /proc."""
+    mm = task.address_space
+    if (yield get_task_mm(k.threads_of(task), mm)):
         yield from k.mmput(mm, current)
 
 
 def swapoff(k: "Kernel", mm: MmStruct, current: TaskStruct) -> Steps:
     """One that walks the areas too (``unuse_mm``, uprobes' ``build_map_info``)."""
-    if not (yield mmget_not_zero(mm)):
+    if not (yield mmget_on_mmlist(mm)):
         return
     yield mmap_read_lock(mm)
     is_stable = True
@@ -84,7 +85,7 @@ def let_go_of_the_lock(k: "Kernel", tsk: TaskStruct) -> Steps:
 
 
 @operation()
-def ptrace_exit_stop(s: Memory, held: Var) -> None | Block:
+def ptrace_exit_stop(s: Memory, held: Var) -> Block | None:
     """``PTRACE_EVENT_EXIT``: stay until the tracer lets go."""
     return BLOCK if s[held] else None
 
@@ -113,7 +114,7 @@ def kill_held(k: "Kernel", task: TaskStruct, current: TaskStruct) -> Steps:
 
 
 @operation()
-def tick(s: Memory, clock: Var, signal: SignalStruct, last: int) -> None | Block:
+def tick(s: Memory, clock: Var, signal: SignalStruct, last: int) -> Block | None:
     """A second after the kill. A victim that can run takes a step in each."""
     if not s[signal.stepped] or s[clock] >= last:
         return BLOCK

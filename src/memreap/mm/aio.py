@@ -17,7 +17,7 @@ def kill_ioctx(s: Memory, mm: MmStruct, is_reaper: bool) -> None:
 
 
 @operation()
-def wait_for_completion(s: Memory, mm: MmStruct) -> None | Block:
+def wait_for_completion(s: Memory, mm: MmStruct) -> Block | None:
     """Until nothing is in flight; nothing says that this ever comes."""
     return BLOCK if s[mm.aio] else None
 

@@ -12,7 +12,7 @@ ROBUST_LIST = 0  # the page that a thread keeps its list of robust futexes in
 
 
 @operation()
-def get_signal(s: Memory, tsk: TaskStruct) -> None | Block:
+def get_signal(s: Memory, tsk: TaskStruct) -> Block | None:
     """Come to know that one was killed, which a frozen task does not."""
     if not s[tsk.signal.sigkill] or s[tsk.frozen]:
         return BLOCK
@@ -29,7 +29,7 @@ def futex_cleanup(s: Memory, tsk: TaskStruct) -> None:
 
 
 @operation()
-def clear_current_mm(s: Memory, tsk: TaskStruct) -> None | Block:
+def clear_current_mm(s: Memory, tsk: TaskStruct) -> Block | None:
     """``current->mm = NULL``, under ``mmap_lock`` for reading and the task's lock.
 
     Nothing else happens while it holds them, and readers do not mind each other: one step.

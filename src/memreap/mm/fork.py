@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 
 
 @operation()
-def mmgrab(s: Memory, mm: MmStruct) -> None:
-    """Keep the struct."""
-    mm.touch(s)
-    s[mm.mm_count] += 1
-
-
-@operation()
 def mmdrop(s: Memory, mm: MmStruct) -> None:
     """Keep it no more."""
     mm.touch(s)
@@ -38,6 +31,24 @@ def mmdrop(s: Memory, mm: MmStruct) -> None:
 def mmget_not_zero(s: Memory, mm: MmStruct) -> bool:
     """Use the address space, if anybody still does."""
     mm.touch(s)
+    if not s[mm.mm_users]:
+        return False
+    s[mm.mm_users] += 1
+    return True
+
+
+@operation(BOOL)
+def get_task_mm(s: Memory, threads: tuple[TaskStruct, ...], mm: MmStruct) -> bool:
+    """Use the address space of a process, if a thread still has it; under ``task_lock``."""
+    if not any(s[thread.mm] for thread in threads):
+        return False
+    s[mm.mm_users] += 1
+    return True
+
+
+@operation(BOOL)
+def mmget_on_mmlist(s: Memory, mm: MmStruct) -> bool:
+    """Use one that is found on ``mmlist``, which it leaves as it is taken down."""
     if not s[mm.mm_users]:
         return False
     s[mm.mm_users] += 1
@@ -60,7 +71,7 @@ def mmput(k: "Kernel", mm: MmStruct, current: TaskStruct) -> Steps:
         yield from __mmput(k, mm, current)
 
 
-def __mmput(k: "Kernel", mm: MmStruct, current: TaskStruct) -> Steps:  # noqa: N807
+def __mmput(k: "Kernel", mm: MmStruct, current: TaskStruct) -> Steps:
     """Take it down."""
     yield from uprobe_clear_state(mm)
     if "aio" in mm.has:
@@ -142,5 +153,3 @@ def copy_from_user(s: Memory, mm: MmStruct, page: int, is_checked: bool) -> None
     if s[mm.pages[page]] == Page.MAPPED or (is_checked and s[mm.flags] & MMF_UNSTABLE):
         return
     s.breaks("zeroes", f"page {page} was reaped: zeroes are written to the file as data")
-
-

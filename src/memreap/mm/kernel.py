@@ -13,7 +13,8 @@ from typing import ClassVar
 
 from memreap.check.model import Model
 from memreap.check.operation import Steps, Var
-from memreap.mm import aio, exit, fork, mm_slot, mmap, mmu_gather, oom_kill, page_alloc
+from memreap.mm import aio, fork, mm_slot, mmap, mmu_gather, oom_kill, page_alloc
+from memreap.mm import exit as exit_
 from memreap.mm.mm_struct import Flags, MmapLock, MmStruct, Page, SignalStruct, TaskStruct, Tree
 from memreap.mm.mmu_notifier import mmu_notifier_invalidate_range, mmu_notifier_release
 
@@ -65,9 +66,9 @@ class Kernel:
     oom_reap_task_mm = oom_kill.oom_reap_task_mm
     oom_reap_vmas = oom_kill.oom_reap_vmas
     process_mrelease = oom_kill.process_mrelease
-    do_exit = exit.do_exit
-    exit_mm = exit.exit_mm
-    exit_mm_release = exit.exit_mm_release
+    do_exit = exit_.do_exit
+    exit_mm = exit_.exit_mm
+    exit_mm_release = exit_.exit_mm_release
     mmput = fork.mmput
     mmput_async = fork.mmput_async
     mmput_end = fork.mmput_end
@@ -122,7 +123,11 @@ class Kernel:
     def signal(self, comm: str) -> SignalStruct:
         """A process."""
         return SignalStruct(
-            *(self.model.var(f"{comm}->{what}", False) for what in ("sigkill", "oom_mm", "stepped"))
+            comm,
+            *(
+                self.model.var(f"{comm}->{what}", False)
+                for what in ("sigkill", "oom_mm", "stepped")
+            ),
         )
 
     def thread(

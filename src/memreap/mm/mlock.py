@@ -34,5 +34,3 @@ def munlock_vma_pages_all(mm: MmStruct) -> Steps:
     yield clear_vm_locked(mm)
     yield follow_page_mask(mm)
     yield munlock_vma_page(mm)
-
-

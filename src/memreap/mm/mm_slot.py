@@ -94,5 +94,3 @@ def follow_page(s: Memory, mm: MmStruct) -> None:
     """Look at a page in its page table."""
     if not s[mm.pgtables]:
         s.breaks("pgtables-in-use", "looks into a page table that was freed")
-
-

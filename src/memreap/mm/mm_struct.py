@@ -20,6 +20,10 @@ class Flags(IntFlag):
     MMF_OOM_REAP_QUEUED = 4
     MMF_OOM_VICTIM = 8  # 4.15 to 5.19
 
+    def __str__(self) -> str:
+        """As C programmers write it."""
+        return self.name or "0"
+
 
 MMF_OOM_SKIP = Flags.MMF_OOM_SKIP
 MMF_UNSTABLE = Flags.MMF_UNSTABLE
@@ -116,9 +120,14 @@ class MmStruct:
 class SignalStruct:
     """``struct signal_struct``: what the threads of a process have in common."""
 
+    comm: str
     sigkill: Var  # SIGKILL is pending: SIGNAL_GROUP_EXIT
     oom_mm: Var  # not NULL: tsk_is_oom_victim()
     stepped: Var  # took a step since the last tick of the clock, where there is one
+
+    def __str__(self) -> str:
+        """Its name."""
+        return self.comm
 
 
 @dataclass(frozen=True, eq=False, slots=True)

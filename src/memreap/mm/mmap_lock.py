@@ -19,7 +19,7 @@ def mmap_read_trylock(s: Memory, mm: MmStruct) -> bool:
 
 
 @operation()
-def mmap_read_lock(s: Memory, mm: MmStruct) -> None | Block:
+def mmap_read_lock(s: Memory, mm: MmStruct) -> Block | None:
     """Waits for a writer."""
     mm.touch(s)
     if s[mm.mmap_lock] < 0:
@@ -36,7 +36,7 @@ def mmap_read_unlock(s: Memory, mm: MmStruct) -> None:
 
 
 @operation()
-def mmap_write_lock(s: Memory, mm: MmStruct) -> None | Block:
+def mmap_write_lock(s: Memory, mm: MmStruct) -> Block | None:
     """Waits for readers and writers: what the mail calls the ``down_write``."""
     mm.touch(s)
     if s[mm.mmap_lock] != 0:
@@ -53,7 +53,7 @@ def mmap_write_unlock(s: Memory, mm: MmStruct) -> None:
 
 
 @operation()
-def mutex_lock(s: Memory, mutex: Var) -> None | Block:
+def mutex_lock(s: Memory, mutex: Var) -> Block | None:
     """Waits."""
     if s[mutex]:
         return BLOCK

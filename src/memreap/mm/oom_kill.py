@@ -7,7 +7,7 @@ after the last, however many there are.
 from typing import TYPE_CHECKING, Literal
 
 from memreap.check.operation import BLOCK, BOOL, Block, Memory, Steps, Var, become, operation
-from memreap.mm.fork import mmdrop, mmgrab
+from memreap.mm.fork import mmdrop
 from memreap.mm.memory import backwards, unmap_page_range, vma_first, vma_last
 from memreap.mm.mm_struct import (
     MMF_OOM_REAP_QUEUED,
@@ -112,7 +112,7 @@ def oom_reap_task(k: "Kernel", tsk: TaskStruct) -> Steps:
 
 
 @operation()
-def schedule_timeout_idle(s: Memory, mm: MmStruct, is_patient: bool) -> None | Block:
+def schedule_timeout_idle(s: Memory, mm: MmStruct, is_patient: bool) -> Block | None:
     """Sleep a tenth of a second, that is: for any time.
 
     ``is_patient``: all attempts together last long enough for whatever comes by itself. How long
@@ -149,7 +149,10 @@ def enqueue(s: Memory, number: int, oom_reaper_list: Var) -> None:
 
 @operation(BOOL)
 def task_is_queued(s: Memory, number: int, oom_reaper_list: Var) -> bool:
-    """``tsk == oom_reaper_list || tsk->oom_reaper_list``, before 5.0: the last of several is missed."""
+    """``tsk == oom_reaper_list || tsk->oom_reaper_list``, before 5.0.
+
+    The last one of several is neither.
+    """
     queue = s[oom_reaper_list]
     return number in queue and (queue[0] == number or queue[-1] != number)
 
@@ -224,12 +227,6 @@ def send_sigkill_and_mark(
     return True
 
 
-@operation(BOOL)
-def find_lock_task_mm(s: Memory, threads: tuple[TaskStruct, ...]) -> bool:
-    """Whether a thread of the process still has an mm."""
-    return any(s[thread.mm] for thread in threads)
-
-
 @operation()
 def do_send_sig_info(s: Memory, signal: SignalStruct) -> None:
     """SIGKILL, to the whole process."""
@@ -261,20 +258,39 @@ def out_of_memory(k: "Kernel", victim: TaskStruct) -> Steps:
 # From user space.
 
 
-@operation(BOOL)
-def task_will_free_mem(s: Memory, task: TaskStruct) -> bool:
+Found = Literal["nobody", "not dying", "reap"]
+
+
+def _task_will_free_mem(s: Memory, task: TaskStruct) -> bool:
     """Whether it is dying, and has not been drained yet."""
     return bool(s[task.signal.sigkill] and not s[task.address_space.flags] & MMF_OOM_SKIP)
+
+
+@operation(("nobody", "not dying", "reap"))
+def find_lock_task_mm(
+    s: Memory, task: TaskStruct, threads: tuple[TaskStruct, ...], count: Literal["count", "users"]
+) -> Found:
+    """Find a thread that has an mm, and keep that; under ``task_lock``, as all that follows.
+
+    ``count``: keep the struct (``mmgrab``), or use the address space (``mmget``, 5.16 alone).
+    "nobody": no thread has one any more, ESRCH. "reap": ``task_will_free_mem``.
+    """
+    if not any(s[thread.mm] for thread in threads):
+        return "nobody"
+    mm = task.address_space
+    mm.touch(s)
+    s[mm.mm_count if count == "count" else mm.mm_users] += 1
+    return "reap" if _task_will_free_mem(s, task) else "not dying"
 
 
 def process_mrelease(k: "Kernel", task: TaskStruct, current: TaskStruct) -> Steps:
     """Reap a process that is dying, in the caller's own time."""
     del current
     mm = task.address_space
-    if not (yield find_lock_task_mm(k.threads_of(task))):
-        return  # ESRCH
-    yield mmgrab(mm)
-    if (yield task_will_free_mem(task)):
+    found = yield find_lock_task_mm(task, k.threads_of(task), "count")
+    if found == "nobody":
+        return
+    if found == "reap":
         yield mmap_read_lock(mm)
         if not (yield test_bit(MMF_OOM_SKIP, mm)):
             yield from k.oom_reap_vmas(mm)

@@ -36,7 +36,7 @@ def alloc_pages_may_oom(k: "Kernel", victim: TaskStruct) -> Steps:
 
 
 @operation()
-def wait_for_a_page(s: Memory, mms: tuple[MmStruct, ...], killed_next: Var) -> None | Block:
+def wait_for_a_page(s: Memory, mms: tuple[MmStruct, ...], killed_next: Var) -> Block | None:
     """Any page will do: one that comes back, or what a second victim leaves behind."""
     pages = [page for mm in mms for page in mm.pages]
     if s[killed_next] or any(s[page] == Page.FREE for page in pages):

@@ -123,9 +123,9 @@ def _reaper(stage: Stage, number: int) -> None:
 
 
 def _reader(stage: Stage, number: int) -> None:
-    k, mm = stage.kernel, stage.kernel.mms[number]
-    reader = k.kernel_task("reader", mm)
-    stage.model.task("reader", use_for_a_while, k, mm, reader, may_wait=stage.hangs)
+    k, task = stage.kernel, stage.victims[number]
+    reader = k.kernel_task("reader", task.address_space)
+    stage.model.task("reader", use_for_a_while, k, task, reader, may_wait=stage.hangs)
 
 
 def _mrelease(stage: Stage, number: int) -> None:
@@ -190,8 +190,13 @@ ACTORS: dict[str, Actor] = {
 """By name, threads first: each makes its tasks. A killer needs the thread that it is to kill."""
 
 SAFETY = ("torn-tree", "pgtables-in-use", "double-free", "refcount", "deadlock")
-KILLING = ("released", "needless-kill-at-once", "needless-kill", "kill-after-relief",
-           "freed-after-skip")
+KILLING = (
+    "released",
+    "needless-kill-at-once",
+    "needless-kill",
+    "kill-after-relief",
+    "freed-after-skip",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +274,12 @@ def _is_released(s: Memory, mm: MmStruct) -> bool:
 
 
 def _adds_up(s: Memory, stage: Stage) -> bool:
-    """Nobody uses the mm any more; who keeps it are the process, if a victim, and a daemon."""
+    """Once all threads are out of it: who keeps the struct are the process, if a victim, and ksmd.
+
+    Where one never comes out, that is a deadlock, and told as one.
+    """
+    if any(s[task.mm] for task in stage.kernel.tasks):
+        return True
     return all(
         s[mm.mm_users] == 0 and s[mm.mm_count] == bool(s[process.oom_mm]) + (s[mm.slot] > 0)
         for mm, process in zip(stage.kernel.mms, stage.processes, strict=True)
@@ -321,7 +331,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "lock-held",
-            "A thread that has mmap_lock for writing, lets it go when the reaper may have given up.",
+            "A thread that has mmap_lock for writing; the reaper may give up before it lets go.",
             (*OOM, "thread with mmap_lock"),
             _has("locked"),
             is_patient=False,
@@ -333,12 +343,8 @@ SCENARIOS: dict[str, Scenario] = {
             _has("locked", "stuck lock"),
             hangs=True,
         ),
-        Scenario(
-            "ksm", "ksmd is about to scan the victim.", (*OOM, "ksmd"), _has("ksm")
-        ),
-        Scenario(
-            "mlock", "The victim's memory is locked.", OOM, _has("mlock"), ("munlock",)
-        ),
+        Scenario("ksm", "ksmd is about to scan the victim.", (*OOM, "ksmd"), _has("ksm")),
+        Scenario("mlock", "The victim's memory is locked.", OOM, _has("mlock"), ("munlock",)),
         Scenario(
             "notifier",
             "A secondary MMU maps the victim's pages, as KVM does.",

@@ -199,5 +199,3 @@ class Merged414(Pre414):
             yield from self.oom_reap_vmas(mm)
         yield mmap_read_unlock(mm)
         return True
-
-

@@ -1,6 +1,6 @@
 """2018: two proposals that keep MMF_OOM_SKIP until the memory is back. Neither was merged."""
 
-from memreap.check.operation import Memory, Steps, become, operation
+from memreap.check.operation import Memory, Steps, Var, become, operation
 from memreap.mm.designs.of_2017 import mmap_is_set
 from memreap.mm.designs.since_4_15 import V417, V419
 from memreap.mm.memory import free_pgtables, unmap_vmas
@@ -15,13 +15,19 @@ from memreap.mm.mmap_lock import (
     test_bit,
 )
 from memreap.mm.mmu_gather import tlb_finish_mmu, tlb_gather_mmu_fullmm
-from memreap.mm.oom_kill import MAX_OOM_REAP_RETRIES, enqueue, schedule_timeout_idle
+from memreap.mm.oom_kill import MAX_OOM_REAP_RETRIES, schedule_timeout_idle
 
 
 @operation((False, True))
 def oom_free_timeout(s: Memory, mm: MmStruct) -> bool:
     """Whether ten seconds are over. They are long enough for all that comes by itself."""
-    return not mm.is_on_its_way(s) and not mm.all_free(s)
+    return not mm.is_on_its_way(s)
+
+
+@operation()
+def enqueue_last(s: Memory, number: int, oom_reaper_list: Var) -> None:
+    """Put a victim last on the reaper's list."""
+    s[oom_reaper_list] = (*s[oom_reaper_list], number)
 
 
 class Rientjes2018(V417):
@@ -57,7 +63,8 @@ class Rientjes2018(V417):
         """Reap, unless somebody has begun to."""
         if not (yield mmap_read_trylock(mm)):
             return False
-        if not (yield test_bit(MMF_UNSTABLE, mm)):
+        is_skipped = "notifier" in mm.has  # as 4d4bbd8526a8 has it
+        if not is_skipped and not (yield test_bit(MMF_UNSTABLE, mm)):
             yield from self.oom_reap_vmas(mm)
         yield mmap_read_unlock(mm)
         return True
@@ -72,7 +79,7 @@ class Rientjes2018(V417):
         if (yield oom_free_timeout(mm)):
             yield set_bit(MMF_OOM_SKIP, mm)
             return become(self.oom_reaper)
-        yield enqueue(self.tasks.index(tsk), self.oom_reaper_list)
+        yield enqueue_last(self.tasks.index(tsk), self.oom_reaper_list)
         return become(self.oom_reaper)
 
 

@@ -101,5 +101,3 @@ class Pre414(Kernel):
             is_queued = yield task_is_queued(number, self.oom_reaper_list)
         if not is_queued:
             yield enqueue(number, self.oom_reaper_list)
-
-

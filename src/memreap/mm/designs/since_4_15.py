@@ -2,7 +2,7 @@
 
 from memreap.check.operation import Steps
 from memreap.mm.designs.of_2017 import Merged414
-from memreap.mm.fork import mmdrop, mmget_not_zero, mmgrab
+from memreap.mm.fork import mmdrop
 from memreap.mm.kernel import FIXES, Kernel
 from memreap.mm.memory import free_pgtables, unmap_vmas
 from memreap.mm.mm_struct import MMF_OOM_SKIP, MMF_OOM_VICTIM, MmStruct, TaskStruct
@@ -18,8 +18,7 @@ from memreap.mm.mmap_lock import (
     test_bit,
 )
 from memreap.mm.mmu_gather import tlb_finish_mmu, tlb_gather_mmu_fullmm
-from memreap.mm.mmu_notifier import mmu_notifier_invalidate_range
-from memreap.mm.oom_kill import find_lock_task_mm, process_mrelease, task_will_free_mem
+from memreap.mm.oom_kill import find_lock_task_mm, process_mrelease
 
 
 class V415(Merged414):
@@ -108,10 +107,10 @@ class V515(V419):
         """With ``mm_count`` alone, and without another look at the bit."""
         del current
         mm = task.address_space
-        if not (yield find_lock_task_mm(self.threads_of(task))):
+        found = yield find_lock_task_mm(task, self.threads_of(task), "count")
+        if found == "nobody":
             return
-        yield mmgrab(mm)
-        if (yield task_will_free_mem(task)):
+        if found == "reap":
             yield mmap_read_lock(mm)
             yield from self.oom_reap_vmas(mm)
             yield mmap_read_unlock(mm)
@@ -131,11 +130,10 @@ class V516(V515):
     def process_mrelease(self, task: TaskStruct, current: TaskStruct) -> Steps:
         """With a reference that keeps ``exit_mmap`` from running."""
         mm = task.address_space
-        if not (yield find_lock_task_mm(self.threads_of(task))):
+        found = yield find_lock_task_mm(task, self.threads_of(task), "users")
+        if found == "nobody":
             return
-        if not (yield mmget_not_zero(mm)):
-            return
-        if (yield task_will_free_mem(task)):
+        if found == "reap":
             yield mmap_read_lock(mm)
             yield from self.oom_reap_vmas(mm)
             yield mmap_read_unlock(mm)
