@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from memreap.check.search import Broken, Exploration, way
+from memreap.check.search import Broken, Exploration
 from memreap.check.space import Move, Space
 
 
@@ -54,12 +54,7 @@ class Counterexample:
 def counterexample(found: Exploration, broken: Broken) -> Counterexample:
     """How a property is broken. The search must have been one without symmetry."""
     space = found.space
-    states = list(broken.via)
-    if not states:
-        states = way(found, broken.state if broken.before is None else broken.before)
-        if broken.before is not None and broken.before != broken.state:
-            states.append(broken.state)
-    moves = _moves(space, states, broken.prop)
+    moves = _moves(space, found.path(broken), broken.prop)
     if not broken.cycle:
         moves = _calmed(space, moves, broken)
     round_ = _moves(space, [broken.state, *broken.cycle], None) if broken.cycle else []

@@ -4,7 +4,7 @@ Only the search lives here. It asks what can be told of a state or a step by its
 the whole graph (:mod:`memreap.check.liveness`) comes afterwards.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from memreap.check.model import Kind, Model
@@ -39,7 +39,7 @@ class Exploration:
     """What was found."""
 
     space: Space
-    parents: dict[int, int]
+    parents: Mapping[int, int]  # of each state, the one it was first reached from
     transitions: int = 0
     dead_ends: list[int] = field(default_factory=list)  # nothing can happen any more
     broken: dict[str, Broken] = field(default_factory=dict)  # by property, the nearest
@@ -49,6 +49,19 @@ class Exploration:
     def states(self) -> int:
         """How many there are."""
         return len(self.parents)
+
+    def path(self, broken: Broken) -> list[int]:
+        """Every state from the first one to where a property is broken, the last step's too."""
+        if broken.via:
+            return list(broken.via)
+        states = way(self, broken.state if broken.before is None else broken.before)
+        if broken.before is not None and broken.before != broken.state:
+            states.append(broken.state)
+        return states
+
+    def steps(self, broken: Broken) -> int:
+        """How many steps it takes to break it; of what goes on for ever, to its beginning."""
+        return len(self.path(broken)) - 1
 
 
 def explore(

@@ -81,6 +81,7 @@ class Kernel:
         self.model = model
         self.pages = pages
         self.mms = tuple(self._mm(number, features) for number, features in enumerate(has))
+        self.processes: tuple[SignalStruct, ...] = ()  # one for each victim
         self.tasks: list[TaskStruct] = []
         self.timers: dict[str, Var] = {}
         self.oom_lock = model.var("oom_lock", False)

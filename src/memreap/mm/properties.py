@@ -1,19 +1,58 @@
 """What is asked of every design. One table.
 
-How each is asked in a scenario is said in ``scenarios``; most are told by the step that breaks
-them, in the file of that step.
+Most are told by the step that breaks them (``s.breaks``), in the file of that step; the others are
+asked of the shared variables, by a function of the memory and the kernel.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from memreap.check.model import Kind
+from memreap.check.operation import Memory
+from memreap.mm.mm_struct import MMF_OOM_SKIP, MmStruct
+
+if TYPE_CHECKING:
+    from memreap.mm.kernel import Kernel
+
+
+def _is_released(s: Memory, mm: MmStruct) -> bool:
+    return mm.all_free(s) or bool(s[mm.flags] & MMF_OOM_SKIP)
+
+
+def _all_released(s: Memory, k: "Kernel") -> bool:
+    return all(_is_released(s, mm) for mm in k.mms)
+
+
+def _all_free(s: Memory, k: "Kernel") -> bool:
+    return all(mm.all_free(s) for mm in k.mms)
+
+
+def _adds_up(s: Memory, k: "Kernel") -> bool:
+    """Once all threads are out of it: who keeps the struct are the process, if a victim, and ksmd.
+
+    Where one never comes out, that is a deadlock, and told as one.
+    """
+    if any(s[task.mm] for task in k.tasks):
+        return True
+    return all(
+        s[mm.mm_users] == 0 and s[mm.mm_count] == bool(s[process.oom_mm]) + (s[mm.slot] > 0)
+        for mm, process in zip(k.mms, k.processes, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """``says``: what holds where it holds. ``short``: a heading."""
+    """``says``: what holds where it holds. ``short``: a heading.
+
+    ``kind``, ``holds``: how it is asked; without them, by the steps that say they break it.
+    """
 
     name: str
     short: str
     says: str
+    kind: Kind = Kind.STEP
+    holds: "Callable[[Memory, Kernel], bool] | None" = None
 
 
 PROPERTIES = {
@@ -23,12 +62,33 @@ PROPERTIES = {
         Property("pgtables-in-use", "page tables", "No page table is freed under a walker."),
         Property("stale-tlb", "TLB", "No freed page can be reached through a TLB."),
         Property("double-free", "freed twice", "Nothing is freed twice."),
-        Property("refcount", "counts", "No reference is lost, none used after it was given up."),
-        Property("deadlock", "deadlock", "Nobody waits for ever but for hung I/O, or for work."),
         Property(
-            "hung-aio", "hung AIO", "I/O that never completes does not keep the victim's memory."
+            "refcount",
+            "counts",
+            "No reference is lost, none used after it was given up.",
+            Kind.AT_END,
+            _adds_up,
         ),
-        Property("released", "released", "Every victim is released or skipped at some time."),
+        Property(
+            "deadlock",
+            "deadlock",
+            "Nobody waits for ever but for hung I/O, or for work.",
+            Kind.NO_DEADLOCK,
+        ),
+        Property(
+            "hung-aio",
+            "hung AIO",
+            "I/O that never completes does not keep the victim's memory.",
+            Kind.EVENTUALLY,
+            _all_free,
+        ),
+        Property(
+            "released",
+            "released",
+            "Every victim is released or skipped at some time.",
+            Kind.EVENTUALLY,
+            _all_released,
+        ),
         Property(
             "needless-kill-at-once",
             "needless, lenient",

@@ -4,11 +4,10 @@ Only the making of models lives here. The fewest actors that can show a thing ar
 every further one multiplies the states.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from memreap.check.model import Kind, Model
-from memreap.check.operation import Memory
+from memreap.check.model import Model
 from memreap.mm import aio, fork, mm_slot, oom_kill
 from memreap.mm.actors import (
     clock,
@@ -22,19 +21,18 @@ from memreap.mm.actors import (
     write_file,
 )
 from memreap.mm.kernel import Kernel
-from memreap.mm.mm_struct import MMF_OOM_SKIP, MmStruct, SignalStruct, TaskStruct
-from memreap.mm.properties import PROPERTIES
+from memreap.mm.mm_struct import TaskStruct
+from memreap.mm.properties import PROPERTIES, Property
 
 MM = "mm"
 
 
 @dataclass(slots=True)
 class Stage:
-    """A model under way: the kernel, and for each victim its process."""
+    """A model under way: the kernel, and the first thread of each victim."""
 
     kernel: Kernel
-    processes: list[SignalStruct]
-    victims: dict[int, TaskStruct] = field(default_factory=dict)  # the first thread of each
+    victims: dict[int, TaskStruct] = field(default_factory=dict)
     hangs: bool = False  # an exit may wait for ever, and that is no deadlock
 
     @property
@@ -48,7 +46,7 @@ class Stage:
 
     def thread(self, what: str, number: int, *, running: bool = False) -> TaskStruct:
         """A thread of a victim."""
-        mm, process = self.kernel.mms[number], self.processes[number]
+        mm, process = self.kernel.mms[number], self.kernel.processes[number]
         made = self.kernel.thread(self.name(what, number), mm, process, running=running)
         self.victims.setdefault(number, made)
         return made
@@ -151,7 +149,7 @@ def _ksmd(stage: Stage, number: int) -> None:
 def _clock(stage: Stage, number: int) -> None:
     k = stage.kernel
     k.delay_ticks = 2
-    stage.model.task("clock", clock, k, stage.processes[number], may_wait=True)
+    stage.model.task("clock", clock, k, k.processes[number], may_wait=True)
 
 
 def _fork(stage: Stage, number: int) -> None:
@@ -239,51 +237,29 @@ class Scenario:
             cast=tuple(actor for actor in self.cast if actor not in actors),
         )
 
-    def model(self, kernel: type[Kernel]) -> Model:
-        """A kernel in this scenario, ready to be explored."""
+    def model(self, kernel: type[Kernel], own: Iterable[Property] = ()) -> Model:
+        """A kernel in this scenario, ready to be explored. ``own``: more that is asked."""
         model = Model(f"{kernel.name} / {self.name}")
         k = kernel(model, [self.has] * self.victims, self.pages)
         names = ["victim"] if self.victims == 1 else [f"victim {n}" for n in range(self.victims)]
         k.is_patient = self.is_patient
-        stage = Stage(k, [k.signal(name) for name in names], hangs=self.hangs)
+        k.processes = tuple(k.signal(name) for name in names)
+        stage = Stage(k, hangs=self.hangs)
         for actor, act in ACTORS.items():
             if actor in self.cast:
                 for number in range(1 if actor == "oom_reaper" else self.victims):
                     act(stage, number)
-        for prop in self.asks:
-            _ask(stage, prop)
+        for prop in (*(PROPERTIES[name] for name in self.asks), *own):
+            _ask(model, k, prop)
         return model
 
 
-def _ask(stage: Stage, prop: str) -> None:
-    model, mms, says = stage.model, stage.kernel.mms, PROPERTIES[prop].says
-    if prop == "deadlock":
-        model.ask(prop, Kind.NO_DEADLOCK)
-    elif prop == "released":
-        model.ask(prop, Kind.EVENTUALLY, lambda s: all(_is_released(s, mm) for mm in mms), says)
-    elif prop == "hung-aio":
-        model.ask(prop, Kind.EVENTUALLY, lambda s: all(mm.all_free(s) for mm in mms), says)
-    elif prop == "refcount":
-        model.ask(prop, Kind.AT_END, lambda s: _adds_up(s, stage), "a reference is lost")
+def _ask(model: Model, k: Kernel, prop: Property) -> None:
+    holds = prop.holds
+    if holds is None:
+        model.ask(prop.name, prop.kind, why=prop.says)
     else:
-        model.ask(prop)
-
-
-def _is_released(s: Memory, mm: MmStruct) -> bool:
-    return mm.all_free(s) or bool(s[mm.flags] & MMF_OOM_SKIP)
-
-
-def _adds_up(s: Memory, stage: Stage) -> bool:
-    """Once all threads are out of it: who keeps the struct are the process, if a victim, and ksmd.
-
-    Where one never comes out, that is a deadlock, and told as one.
-    """
-    if any(s[task.mm] for task in stage.kernel.tasks):
-        return True
-    return all(
-        s[mm.mm_users] == 0 and s[mm.mm_count] == bool(s[process.oom_mm]) + (s[mm.slot] > 0)
-        for mm, process in zip(stage.kernel.mms, stage.processes, strict=True)
-    )
+        model.ask(prop.name, prop.kind, lambda s: holds(s, k), f"not so: {prop.says}")
 
 
 def _has(*features: str) -> frozenset[str]:
