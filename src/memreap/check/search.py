@@ -76,16 +76,17 @@ def explore(
     With ``symmetry`` the counts are of states up to a renaming of tasks that do the same.
     """
     space = Space(model, symmetry=symmetry)
-    found = Exploration(space, {space.initial: NOBODY})
+    parents = {space.initial: NOBODY}
+    found = Exploration(space, parents)
     begin(found)
     frontier = [space.initial]
     while frontier:
-        if states_max is not None and len(found.parents) >= states_max:
+        if states_max is not None and len(parents) >= states_max:
             found.complete = False
             break
-        frontier = _level(found, frontier)
+        frontier = _level(found, parents, frontier)
         if progress:
-            progress(len(found.parents))
+            progress(len(parents))
     at_dead_ends(found)
     return found
 
@@ -101,9 +102,9 @@ def begin(found: Exploration) -> None:
     found.space.look(found.space.initial, found.space.initial)
 
 
-def _level(found: Exploration, frontier: list[int]) -> list[int]:
+def _level(found: Exploration, parents: dict[int, int], frontier: list[int]) -> list[int]:
     """The states that are one step further. This loop is the cost of a search."""
-    space, parents, dead_ends = found.space, found.parents, found.dead_ends
+    space, dead_ends = found.space, found.dead_ends
     parts = [(part.mask, part.deltas.get, part) for part in space.components]
     work_out = space.deltas
     following: list[int] = []
