@@ -75,8 +75,9 @@ class Operation:
     name: str
 
     def __str__(self) -> str:
-        """As it would be called."""
-        return f"{self.name}({', '.join(str(arg) for arg in self.args)})"
+        """As it would be called. What is said by yes or no is left out: it says nothing here."""
+        shown = [_shown(arg) for arg in self.args if not isinstance(arg, bool)]
+        return f"{self.name}({', '.join(shown)})"
 
     def outcomes(self, shared: tuple[Any, ...]) -> "Sequence[Outcome]":
         """What comes of it; nothing when it blocks. Raises UndeclaredResultError."""
@@ -105,6 +106,12 @@ class Outcome(NamedTuple):
 
 class UndeclaredResultError(ValueError):
     """An operation returned what it had not declared."""
+
+
+def _shown(arg: Any) -> str:
+    if isinstance(arg, tuple):
+        return "{" + ", ".join(_shown(one) for one in arg) + "}"
+    return str(arg) if type(arg) is not int else repr(arg)
 
 
 Steps = Generator[Operation, Any, Any]

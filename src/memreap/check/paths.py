@@ -80,15 +80,29 @@ def _topological(found: Exploration) -> list[int]:
     return order
 
 
+def stands_at(task: str, operation: str) -> Callable[[Space, int], bool]:
+    """Whether a task stands before an operation of that name."""
+
+    def stands(space: Space, state: int) -> bool:
+        return any(
+            space.model.tasks[part.members[0]].name == task
+            and (ahead := part.automaton.operations[part.at(state)[0]]) is not None
+            and ahead.name == operation
+            for part in space.components
+        )
+
+    return stands
+
+
 def waits_at(task: str, operation: str) -> Callable[[Space, int], bool]:
-    """Whether a task stands before an operation of that name, and it cannot happen now."""
+    """Whether it stands there, and the operation cannot happen now."""
+    stands = stands_at(task, operation)
 
     def waits(space: Space, state: int) -> bool:
-        for part in space.components:
-            if space.model.tasks[part.members[0]].name != task:
-                continue
-            ahead = part.automaton.operations[part.at(state)[0]]
-            return ahead is not None and ahead.name == operation and not space.deltas(part, state)
-        return False
+        return stands(space, state) and not any(
+            space.deltas(part, state)
+            for part in space.components
+            if space.model.tasks[part.members[0]].name == task
+        )
 
     return waits

@@ -111,7 +111,7 @@ class Kernel:
             pgtables=var("pgtables", True),
             walkers=var("walkers", 0),
             pages=tuple(var(f"page{page}", Page.MAPPED) for page in range(self.pages)),
-            tlb=var("tlb", everything if "tlb" in has else 0),
+            tlb=var("tlb", 0),
             secondary=var("secondary", everything if "notifier" in has else 0),
             aio=var("aio", 1 if "aio" in has else 0),
             vm_locked=var("vm_locked", "mlock" in has),
@@ -136,6 +136,8 @@ class Kernel:
     ) -> TaskStruct:
         """A thread of a victim. It uses the address space."""
         self.model.begin_with(mm.mm_users, mm.mm_users.initial + 1)
+        if running:
+            self.model.begin_with(mm.tlb, (1 << self.pages) - 1)
         made = TaskStruct(
             comm,
             signal,
@@ -147,6 +149,15 @@ class Kernel:
         self.tasks.append(made)
         self.timers[comm] = self.model.var(f"{comm}->oom_reaper_timer", False)
         return made
+
+    def has_killed(self, tsk: TaskStruct) -> None:
+        """Begin after the kill: the victim is marked, and on the reaper's list."""
+        mm, begin_with = tsk.address_space, self.model.begin_with
+        begin_with(tsk.signal.sigkill, True)
+        begin_with(tsk.signal.oom_mm, True)
+        begin_with(mm.mm_count, mm.mm_count.initial + 1)
+        begin_with(mm.flags, Flags.MMF_OOM_VICTIM if self.marks_the_mm else Flags(0))
+        begin_with(self.oom_reaper_list, (*self.oom_reaper_list.initial, self.tasks.index(tsk)))
 
     def kernel_task(self, comm: str, mm: MmStruct) -> TaskStruct:
         """A task that is no victim, though it may use the address space for a while."""

@@ -87,7 +87,7 @@ def unmap_vmas(k: "Kernel", tlb: MmuGather, mm: MmStruct) -> Steps:
     for area in range(len(mm.pages)):
         yield from unmap_page_range(k, tlb, mm, area)
         if tlb.pages and area < len(mm.pages) - 1:
-            yield tlb_flush_mmu(mm, tlb.take(), tlb.flushes)
+            yield tlb_flush_mmu(mm, tlb.take(), tlb.kind)
     yield vma_last(mm)
 
 

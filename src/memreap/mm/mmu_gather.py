@@ -3,22 +3,24 @@
 A gather lives on its task's stack: which pages it holds is part of where the task is.
 """
 
-from collections.abc import Iterable
+from typing import Literal
 
 from memreap.check.operation import Memory, Operation, operation
 from memreap.mm.mm_struct import MmStruct, Page
+
+Kind = Literal["range", "fullmm"]
 
 
 class MmuGather:
     """``struct mmu_gather``.
 
-    ``flushes``: whether TLBs are flushed before pages are freed. With ``fullmm`` arm64 does not,
-    since nobody can be running in an address space that ends.
+    With ``fullmm`` arm64 does not flush TLBs before pages are freed, since nobody can be running
+    in an address space that ends.
     """
 
     def __init__(self, *, fullmm: bool) -> None:
         """Empty."""
-        self.flushes = not fullmm
+        self.kind: Kind = "fullmm" if fullmm else "range"
         self.pages: list[int] = []
 
     def add(self, page: int) -> None:
@@ -44,9 +46,9 @@ def tlb_gather_mmu_fullmm(mm: MmStruct) -> MmuGather:
 
 
 @operation()
-def tlb_flush_mmu(s: Memory, mm: MmStruct, pages: Iterable[int], flushes: bool) -> None:
-    """Flush the TLBs, and free the pages."""
-    if flushes:
+def tlb_flush_mmu(s: Memory, mm: MmStruct, pages: tuple[int, ...], kind: Kind) -> None:
+    """Flush the TLBs (as arm64 does: not with ``fullmm``), and free the pages."""
+    if kind == "range":
         s[mm.tlb] &= ~sum(1 << page for page in pages)
     for page in pages:
         if s[mm.pages[page]] == Page.FREE:
@@ -62,4 +64,4 @@ def tlb_flush_mmu(s: Memory, mm: MmStruct, pages: Iterable[int], flushes: bool) 
 
 def tlb_finish_mmu(mm: MmStruct, tlb: MmuGather) -> Operation:
     """Free what is left in the gather, if anything."""
-    return tlb_flush_mmu(mm, tlb.take(), tlb.flushes)
+    return tlb_flush_mmu(mm, tlb.take(), tlb.kind)

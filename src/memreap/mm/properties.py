@@ -76,9 +76,9 @@ PROPERTIES = {
             Kind.NO_DEADLOCK,
         ),
         Property(
-            "hung-aio",
-            "hung AIO",
-            "I/O that never completes does not keep the victim's memory.",
+            "hung-exit",
+            "hung exit",
+            "What never ends, I/O or a thread in the kernel, does not keep the victim's memory.",
             Kind.EVENTUALLY,
             _all_free,
         ),

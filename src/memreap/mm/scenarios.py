@@ -90,6 +90,21 @@ def _held(stage: Stage, number: int) -> None:
     stage.model.task(tsk.comm, hold_until_released, k, tsk, may_wait=stage.hangs)
 
 
+def _hung(stage: Stage, number: int) -> None:
+    tsk = stage.thread("hung thread", number)
+    stage.model.task(tsk.comm, stay_for_ever, may_wait=True)
+
+
+def _exiting(stage: Stage, number: int) -> None:
+    _victim(stage, number)
+    stage.model.begin_with(stage.victims[number].signal.sigkill, True)
+
+
+def _killed(stage: Stage, number: int) -> None:
+    _victim(stage, number)
+    stage.kernel.has_killed(stage.victims[number])
+
+
 def _holds_the_lock(stage: Stage, number: int) -> None:
     tsk = stage.thread("thread with mmap_lock", number)
     stage.model.task(tsk.comm, stay_for_ever, may_wait=True)
@@ -166,12 +181,15 @@ def _swapoff(stage: Stage, number: int) -> None:
 
 ACTORS: dict[str, Actor] = {
     "victim": _victim,
+    "exiting task": _exiting,  # by itself; nobody ran out of memory
+    "killed victim": _killed,  # on the reaper's list already
     "thread": _thread,  # a second one, asleep
     "running thread": _running,  # in user mode on another CPU, when SIGKILL comes
     "thread in write(2)": _writer,
     "allocating thread": _allocating,
     "second allocating thread": _allocating_too,
     "held victim": _held,  # by memreap, in its ptrace exit stop
+    "hung thread": _hung,  # in the kernel, and never back
     "thread that keeps mmap_lock": _holds_the_lock,
     "thread with mmap_lock": _lets_go_of_the_lock,
     "allocator": _killer,
@@ -280,7 +298,7 @@ SCENARIOS: dict[str, Scenario] = {
             "threads",
             "A second thread, in user mode on another CPU when SIGKILL comes.",
             (*OOM, "running thread"),
-            _has("tlb"),
+            frozenset(),
             ("stale-tlb",),
         ),
         Scenario(
@@ -294,7 +312,7 @@ SCENARIOS: dict[str, Scenario] = {
             "I/O in flight that never completes.",
             OOM,
             _has("aio"),
-            ("hung-aio",),
+            ("hung-exit",),
             hangs=True,
         ),
         Scenario(
@@ -302,7 +320,15 @@ SCENARIOS: dict[str, Scenario] = {
             "I/O of a filesystem, which completes only after it was given memory.",
             (*OOM, "filesystem"),
             _has("aio"),
-            ("hung-aio",),
+            ("hung-exit",),
+            hangs=True,
+        ),
+        Scenario(
+            "thread-hung",
+            "A second thread hangs in the kernel, and never comes back.",
+            (*OOM, "hung thread"),
+            frozenset(),
+            ("hung-exit",),
             hangs=True,
         ),
         Scenario(
@@ -367,7 +393,7 @@ SCENARIOS: dict[str, Scenario] = {
             "Two nodes run out at once, each with a victim whose I/O never completes.",
             OOM,
             _has("aio"),
-            ("hung-aio",),
+            ("hung-exit",),
             hangs=True,
             victims=2,
             pages=1,
@@ -390,7 +416,7 @@ SCENARIOS: dict[str, Scenario] = {
             "Killed from user space, with I/O that never completes.",
             ("victim", "mrelease"),
             _has("aio"),
-            ("hung-aio", "hostage"),
+            ("hung-exit", "hostage"),
             hangs=True,
         ),
         Scenario(
@@ -398,7 +424,7 @@ SCENARIOS: dict[str, Scenario] = {
             "The same as memreap does it: held by ptrace until process_mrelease is through.",
             ("held victim", "mrelease"),
             _has("aio", "hold"),
-            ("hung-aio", "hostage"),
+            ("hung-exit", "hostage"),
             hangs=True,
         ),
         Scenario(
