@@ -209,9 +209,7 @@ def _turns_on_itself(space: Space, state: int) -> bool:
     return any(0 in space.deltas(part, state) for part in space.components)
 
 
-def _step_within(
-    space: Space, ring: Collection[int], part: Component
-) -> tuple[int, int] | None:
+def _step_within(space: Space, ring: Collection[int], part: Component) -> tuple[int, int] | None:
     """A step of a task that stays in a ring."""
     for state in ring:
         for delta in space.deltas(part, state):

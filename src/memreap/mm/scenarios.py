@@ -106,7 +106,7 @@ def _killed(stage: Stage, number: int) -> None:
 
 
 def _holds_the_lock(stage: Stage, number: int) -> None:
-    tsk = stage.thread("thread with mmap_lock", number)
+    tsk = stage.thread("thread that keeps mmap_lock", number)
     stage.model.task(tsk.comm, stay_for_ever, may_wait=True)
 
 
