@@ -36,7 +36,15 @@ NEVER = {
     "decide acts": Never("memreap.decide", (*ACTING, *rooms_but("decide"))),
     "linux knows us": Never("memreap.linux", rooms_but("linux")),
     "victims know more than linux": Never("memreap.victims", rooms_but("victims", "linux")),
-    "check knows memory management": Never("memreap.check", ("memreap.mm",)),
+    "check knows memory management, or anything of ours": Never(
+        "memreap.check", rooms_but("check")
+    ),
+    "mm knows more than check": Never("memreap.mm", (*ACTING, *rooms_but("mm", "check"))),
+    "what runs here knows the model": Never(
+        "memreap",
+        ("memreap.check", "memreap.mm", "memreap.proof"),
+        but=("memreap.check", "memreap.mm", "memreap.proof", "memreap.cli"),
+    ),
     "the core needs a package": Never("memreap.guard.core", (OUTSIDE_THE_STANDARD_LIBRARY,)),
     "the guard needs a package": Never("memreap.guard", (OUTSIDE_THE_STANDARD_LIBRARY,)),
     "the guard carries what reads files and tells people": Never(

@@ -12,6 +12,7 @@ from memreap.mm.memory import vma_first, vma_last
 from memreap.mm.mm_struct import MmapLock, MmStruct
 from memreap.mm.mmap_lock import (
     mmap_read_lock,
+    mmap_read_trylock,
     mmap_read_unlock,
     mmap_write_lock,
     mmap_write_unlock,
@@ -74,10 +75,25 @@ def leave_slot(s: Memory, mm: MmStruct) -> None:
 
 
 def ksmd(mm: MmStruct) -> Steps:
-    """One round of the daemon."""
+    """``scan_get_next_rmap_item``: one round, which waits for the lock."""
     if not (yield move_cursor(mm)):
         return
     yield mmap_read_lock(mm)
+    yield from _scan(mm)
+
+
+def khugepaged(mm: MmStruct) -> Steps:
+    """``khugepaged_scan_mm_slot``: one round, which does not wait for the lock."""
+    if not (yield move_cursor(mm)):
+        return
+    if not (yield mmap_read_trylock(mm)):
+        yield from _collect(mm)
+        return
+    yield from _scan(mm)
+
+
+def _scan(mm: MmStruct) -> Steps:
+    """Look around, unless the address space is ending; with the lock."""
     if (yield ksm_test_exit(mm)):
         yield remove_slot(mm)
         yield mmap_read_unlock(mm)
@@ -87,6 +103,21 @@ def ksmd(mm: MmStruct) -> Steps:
         yield follow_page(mm)
         yield vma_last(mm)
     yield leave_slot(mm)
+
+
+def _collect(mm: MmStruct) -> Steps:
+    """``collect_mm_slot``, without the lock: forget it if it is ending, else move on."""
+    if (yield forget_or_move_on(mm)):
+        yield mmdrop(mm)
+
+
+@operation(BOOL)
+def forget_or_move_on(s: Memory, mm: MmStruct) -> bool:
+    """Under ``khugepaged_mm_lock``; whether its reference is now to be dropped."""
+    mm.touch(s)
+    is_ending = s[mm.mm_users] == 0
+    s[mm.slot] = UNKNOWN if is_ending else LISTED
+    return bool(is_ending)
 
 
 @operation()

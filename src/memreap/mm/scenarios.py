@@ -161,6 +161,10 @@ def _ksmd(stage: Stage, number: int) -> None:
     stage.model.task("ksmd", mm_slot.ksmd, stage.kernel.mms[number])
 
 
+def _khugepaged(stage: Stage, number: int) -> None:
+    stage.model.task("khugepaged", mm_slot.khugepaged, stage.kernel.mms[number])
+
+
 def _clock(stage: Stage, number: int) -> None:
     k = stage.kernel
     k.delay_ticks = 2
@@ -199,6 +203,7 @@ ACTORS: dict[str, Actor] = {
     "device": _device,
     "filesystem": _filesystem,
     "ksmd": _ksmd,
+    "khugepaged": _khugepaged,
     "clock": _clock,
     "fork": _fork,
     "swapoff": _swapoff,
@@ -346,6 +351,12 @@ SCENARIOS: dict[str, Scenario] = {
             hangs=True,
         ),
         Scenario("ksm", "ksmd is about to scan the victim.", (*OOM, "ksmd"), _has("ksm")),
+        Scenario(
+            "khugepaged",
+            "khugepaged is about to scan the victim.",
+            (*OOM, "khugepaged"),
+            _has("khugepaged"),
+        ),
         Scenario("mlock", "The victim's memory is locked.", OOM, _has("mlock"), ("munlock",)),
         Scenario(
             "notifier",

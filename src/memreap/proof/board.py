@@ -65,7 +65,9 @@ def show_matrix(told: Sequence[Answer], known: Subjects) -> None:
     _show_marks("design", props, rows, known)
     states = sum(one.rows[0].states for one in told if one.rows)
     paper.out()
-    paper.out(f"{len(told)} explorations, {states:,} states. ok: holds in every scenario that asks;")
+    paper.out(
+        f"{len(told)} explorations, {states:,} states. ok: holds in every scenario that asks;"
+    )
     paper.out("n/m: violated in n of m scenarios; ?: not all states were seen. Now one of:")
     paper.out("  memreap check DESIGN                   in which scenarios, and in how many steps")
     paper.out("  memreap check DESIGN --property NAME   a shortest run that breaks it")
@@ -91,13 +93,15 @@ def show_design(told: Sequence[Answer], known: Subjects) -> None:
         rows.append([one.pair.scenario, *cells, *_cost([one])])
     _show_marks("scenario", props, rows, known)
     paper.out()
-    paper.out("ok: holds; a number: violated, in so many steps at the least; ?: not all states seen.")
+    paper.out(
+        "ok: holds; a number: violated, in so many steps at the least; ?: not all states seen."
+    )
 
 
 def about(design: type[Kernel]) -> list[str]:
     """What a design is, who made it, and in which functions it differs from its base."""
     lines = [f"{design.name} ({design.who}; {design.when})"]
-    text = " ".join((design.__doc__ or "").split())
+    text = " ".join((design.__doc__ or "").replace("``", "").split())
     lines += paper.fold(text, indent="  ")
     base = design.__bases__[0]
     differs = [name for name, value in vars(design).items() if callable(value)]
@@ -139,8 +143,7 @@ def _coloured(columns: Sequence[paper.Column], rows: Sequence[Sequence[str]]) ->
     for row in rows:
         name, *marks = row
         cells = [
-            Text(mark, style=STYLES.get(mark, BROKEN_STYLE if mark else ""))
-            for mark in marks[:-2]
+            Text(mark, style=STYLES.get(mark, BROKEN_STYLE if mark else "")) for mark in marks[:-2]
         ]
         table.add_row(Text(name, style="bold"), *cells, *marks[-2:])
     return table
@@ -174,9 +177,7 @@ def show_names(known: Subjects, *, as_json: bool) -> int:
     return 0
 
 
-def show_claims(
-    judged: Sequence[Judgement], counted: Sequence[Locking], *, as_json: bool
-) -> None:
+def show_claims(judged: Sequence[Judgement], counted: Sequence[Locking], *, as_json: bool) -> None:
     """What the mail claims, and what came out."""
     if as_json:
         for one in (*judged, *counted):
