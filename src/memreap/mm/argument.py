@@ -89,7 +89,7 @@ CLAIMS = {
                 *_asks("always-lock", (AFTER_THE_KILL,), " ".join(SAFETY), "holds"),
                 *_asks("test-and-set", (AFTER_THE_KILL,), " ".join(SAFETY), "holds"),
             ),
-            "Right of ordinary exits: what takes it only for the reaper's sake is as safe, and there"
+            "Right of ordinary exits: to take it only for the reaper's sake is as safe, and there"
             " it is never taken. Beside a reaper at work it is needed, and often has to wait: the"
             " counts stand below the claims.",
         ),

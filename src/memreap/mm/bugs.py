@@ -157,12 +157,12 @@ BUGS = {
             ("fork", "swapoff"),
         ),
         Bug(
-            "thaw",
+            "59d4d36158ba",
             "Of a frozen victim only one thread is thawed; the others never learn that they were"
             " killed (September 2025).",
             "deadlock",
             SCENARIOS["frozen"],
-            without(Kernel, "thaw"),
+            without(Kernel, "59d4d36158ba"),
             Kernel,
             ("victim", "thread"),
         ),

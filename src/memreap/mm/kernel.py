@@ -27,7 +27,7 @@ FIXES = frozenset(
         "e4a38402c36e",  # the reaper comes two seconds after the kill
         "f798a1d4f94d",  # what is freed cannot be found any more
         "64c37e134b12",  # the mm of a fork that failed is marked
-        "thaw",  # September 2025: the whole victim is thawed, not one thread
+        "59d4d36158ba",  # the whole victim is thawed, not one thread (2025)
     }
 )
 
@@ -36,11 +36,12 @@ class Kernel:
     """Linux 6.0 to 7.2.
 
     ``exit_mmap`` unmaps under the lock for reading, sets MMF_OOM_SKIP, and takes the lock for
-    writing, always, before page tables and areas go. The reaper comes after two seconds.
+    writing, always, before page tables and areas go. The reaper comes after two seconds, and since
+    6.18 from the other end.
     """
 
     name: ClassVar[str] = "current"
-    who: ClassVar[str] = "Suren Baghdasaryan, Andrew Morton's tree"
+    who: ClassVar[str] = "Suren Baghdasaryan"
     when: ClassVar[str] = "6.0, August 2022, to this day"
 
     fixes: ClassVar[frozenset[str]] = FIXES
@@ -185,6 +186,10 @@ class Kernel:
         del mm
         yield from ()
         return True
+
+    def areas_to_reap(self, mm: MmStruct) -> range:
+        """From the last to the first, as ``exit_mmap`` goes from the first to the last."""
+        return range(len(mm.pages) - 1, -1, -1)
 
     def gather_for_reaping(self, mm: MmStruct) -> mmu_gather.MmuGather:
         """What the reaper puts pages into."""

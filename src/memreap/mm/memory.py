@@ -3,7 +3,6 @@
 A walk begins and ends with a step of its own, so that others can be caught in the middle of it.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from memreap.check.operation import BOOL, Memory, Steps, operation
@@ -97,8 +96,3 @@ def free_pgtables(s: Memory, mm: MmStruct) -> None:
     if s[mm.walkers]:
         s.breaks("pgtables-in-use", "frees page tables that somebody walks")
     s[mm.pgtables] = False
-
-
-def backwards(mm: MmStruct) -> Sequence[int]:
-    """Areas from the last to the first."""
-    return range(len(mm.pages) - 1, -1, -1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from memreap.check.operation import BLOCK, BOOL, Block, Memory, Steps, Var, become, operation
 from memreap.mm.fork import mmdrop
-from memreap.mm.memory import backwards, unmap_page_range, vma_first, vma_last
+from memreap.mm.memory import unmap_page_range, vma_first, vma_last
 from memreap.mm.mm_struct import (
     MMF_OOM_REAP_QUEUED,
     MMF_OOM_SKIP,
@@ -73,11 +73,11 @@ def kill_next(s: Memory, mm: MmStruct, killed_next: Var) -> None:
 
 
 def oom_reap_vmas(k: "Kernel", mm: MmStruct) -> Steps:
-    """``__oom_reap_task_mm``: empty every area, from the last to the first, each with a gather."""
+    """``__oom_reap_task_mm``: empty every area, each with a gather of its own."""
     yield set_bit(MMF_UNSTABLE, mm)
     if not (yield vma_first(mm)):
         return True
-    for area in backwards(mm):
+    for area in k.areas_to_reap(mm):
         if not (yield from k.may_reap(mm)):
             continue
         tlb = k.gather_for_reaping(mm)
@@ -235,7 +235,7 @@ def do_send_sig_info(s: Memory, signal: SignalStruct) -> None:
 
 def thawed(k: "Kernel", tsk: TaskStruct) -> tuple[TaskStruct, ...]:
     """Whom ``mark_oom_victim`` takes out of the freezer: one thread, or since 2025 all."""
-    return k.threads_of(tsk) if "thaw" in k.fixes else (tsk,)
+    return k.threads_of(tsk) if "59d4d36158ba" in k.fixes else (tsk,)
 
 
 def oom_kill_process(k: "Kernel", victim: TaskStruct) -> Steps:

@@ -92,6 +92,10 @@ class Pre414(Kernel):
         """Not a locked one."""
         return (yield can_madv_dontneed_vma(mm)) if "mlock" in mm.has else True
 
+    def areas_to_reap(self, mm: MmStruct) -> range:
+        """From the first to the last, as ``exit_mmap`` does; until 6.17."""
+        return range(len(mm.pages))
+
     def queue_oom_reaper(self, tsk: TaskStruct) -> Steps:
         """At once: the timer came with 5.18, and the bit for *queued* with 5.0."""
         number = self.tasks.index(tsk)

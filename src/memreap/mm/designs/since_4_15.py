@@ -151,7 +151,7 @@ class V518(V515):
     who = "Suren Baghdasaryan; Nico Pache (the delay)"
     when = "64591e8605d6, ba535c1caf3e, f798a1d4f94d, e4a38402c36e, 2022"
 
-    fixes = FIXES - {"64c37e134b12", "thaw"}
+    fixes = FIXES - {"64c37e134b12", "59d4d36158ba"}
     has_reaper_delay = True
 
     may_reap = Kernel.may_reap
