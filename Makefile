@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast vm-setup lint format types soak bench install clean
+.PHONY: help setup demo test test-fast vm-setup lint format types soak bench bench-check install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -53,6 +53,9 @@ soak: $(VENV)/ready ## Ten minutes of hogs, forks, hung victims and faults for a
 
 bench: $(VENV)/ready ## Everything measured side by side, with ratios (root; some minutes)
 	@$(BIN)/python -m bench --markdown docs/bench.md
+
+bench-check: $(VENV)/ready ## The checker beside rumur and SPIN (a minute or three)
+	@$(BIN)/python -m bench --only check --markdown docs/check-bench.md
 
 PREFIX ?= /usr/local
 SHARE = $(DESTDIR)$(PREFIX)/share

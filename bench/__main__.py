@@ -1,4 +1,4 @@
-"""``python -m bench``: run everything, or what is named, and print it with the machine."""
+"""``python -m bench``: run what kills, or what is named, and print it with the machine."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import click
 
-from bench import command, guard, peers, race, victims
+from bench import check, command, guard, peers, race, victims
 from bench.paper import Paper
 from memreap import size
 from memreap.linux.procfs import Procfs
@@ -42,18 +42,13 @@ def machine() -> str:
     return f"Linux {platform.release()}, {os.cpu_count()} CPUs, {memory}, CPython {python}"
 
 
-def _figure(what: str, value: str, target: str, kept: bool, **record: object) -> dict[str, object]:
-    paper.line(f"{what}: {value} (promised {target}: {'kept' if kept else 'not kept'})")
-    return {"what": what, "met": kept, **record}
-
-
 def _race(quick: bool) -> list[dict[str, object]]:
     records = []
     for mode, many in RACE_KILLS.items():
         kills = 100 if quick else many
         won = race.share(kills, mode)
         what = f"the reap got the mm, of {kills} kills of sleeping 64 MiB victims, --hold {mode}"
-        records.append(_figure(what, f"{won:.2%}", "99.9 %", won >= RACE_TARGET, share=won))
+        records.append(paper.figure(what, f"{won:.2%}", "99.9 %", won >= RACE_TARGET, share=won))
     return records
 
 
@@ -62,11 +57,11 @@ def _command(quick: bool) -> list[dict[str, object]]:
     more_s = ours_s - bare_s
     what = f"memreap kill, from exec to SIGKILL sent, more than python -c pass ({seconds(bare_s)})"
     kept = more_s <= STARTUP_TARGET_S
-    records = [_figure(what, seconds(more_s), "60 ms at most", kept, seconds=more_s)]
+    records = [paper.figure(what, seconds(more_s), "60 ms at most", kept, seconds=more_s)]
     share = command.idle_share(quick)
     what = "memreap run on an idle tree, of one CPU"
     kept = share <= IDLE_TARGET
-    records.append(_figure(what, f"{share:.3%}", "0.1 % at most", kept, share=share))
+    records.append(paper.figure(what, f"{share:.3%}", "0.1 % at most", kept, share=share))
     return records + paper.rows("Caught before twice the budget", iter([command.overshoot(quick)]))
 
 
@@ -75,31 +70,33 @@ def _guard(quick: bool) -> list[dict[str, object]]:
     share, wakes = rest["share"], rest["wakes_per_s"]
     pss, spares = int(rest["pss_bytes"]), int(rest["pss_with_spares_bytes"])
     what = f"memreap guard at rest beside {guard.IDLE_PROCESSES} processes, all its own, of one CPU"
-    records = [_figure(what, f"{share:.3%}", "0.05 % at most", share <= 0.0005, share=share)]
+    records = [paper.figure(what, f"{share:.3%}", "0.05 % at most", share <= 0.0005, share=share)]
     what = "wake-ups of the core a second, at rest"
     kept = wakes <= WAKES_TARGET
-    records.append(_figure(what, f"{wakes:.2f}", "1 at most", kept, wakes_per_s=wakes))
+    records.append(paper.figure(what, f"{wakes:.2f}", "1 at most", kept, wakes_per_s=wakes))
     what = (
         f"PSS of core, scout and scribe ({size.show(spares)} with a scout and reapers in waiting)"
     )
     kept = pss <= PSS_TARGET_BYTES
-    records.append(_figure(what, size.show(pss), "30 MiB at most", kept, **rest))
+    records.append(paper.figure(what, size.show(pss), "30 MiB at most", kept, **rest))
     times = guard.among_many(quick)
     median_s = statistics.median(times)
     what = f"choice among {guard.MANY} processes, in the core, median of {len(times)}"
-    records.append(_figure(what, seconds(median_s), "5 ms at most", median_s <= 0.005, times=times))
+    records.append(
+        paper.figure(what, seconds(median_s), "5 ms at most", median_s <= 0.005, times=times)
+    )
     times = guard.crossings(quick)
     median_s = statistics.median(times)
     what = f"from the line crossed at 1 GB/s to SIGKILL sent, median of {len(times)}"
     what += f" ({seconds(min(times))} .. {seconds(max(times))})"
     kept = median_s <= 0.020
-    records.append(_figure(what, seconds(median_s), "20 ms at most", kept, times=times))
+    records.append(paper.figure(what, seconds(median_s), "20 ms at most", kept, times=times))
     grown = guard.under_way(quick)
     faults, rss = grown["major_faults"], grown["rss_bytes"]
     what = f"major faults of the core in {grown['incidents']} incidents"
-    records.append(_figure(what, str(faults), "0", faults == 0, **grown))
+    records.append(paper.figure(what, str(faults), "0", faults == 0, **grown))
     what = f"growth of its resident memory over {grown['incidents']} incidents"
-    records.append(_figure(what, size.show(rss), "none", rss <= 0))
+    records.append(paper.figure(what, size.show(rss), "none", rss <= 0))
     return records
 
 
@@ -113,7 +110,9 @@ PARTS: dict[str, Callable[[bool], list[dict[str, object]]]] = {
     "race": _race,
     "command": _command,
     "guard": _guard,
+    "check": lambda quick: check.measure(paper, quick),
 }
+HEADS = {"check": check.HEAD}  # of parts that have a page of their own, and need no root
 
 
 @click.command()
@@ -124,14 +123,15 @@ PARTS: dict[str, Callable[[bool], list[dict[str, object]]]] = {
 def main(
     only: tuple[str, ...], quick: bool, json_path: str | None, markdown_path: str | None
 ) -> None:
-    """Measure memreap beside SIGKILL alone and earlyoom, in one run."""
-    if os.geteuid() != 0:
+    """Measure memreap beside SIGKILL and earlyoom, its checker beside rumur and SPIN."""
+    parts = only or tuple(name for name in PARTS if name not in HEADS)
+    if os.geteuid() != 0 and set(parts) - set(HEADS):
         raise click.ClickException("needs root: cgroups and tracepoints are what it measures by")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all is cleared away
     start_s = time.monotonic()
     paper.line(machine())
     records: dict[str, object] = {"machine": machine()}
-    for name in only or PARTS:
+    for name in parts:
         try:
             records[name] = PARTS[name](quick)
         except (OSError, RuntimeError) as error:
@@ -141,7 +141,7 @@ def main(
         with open(json_path, "w") as file:
             json.dump(records, file, indent=1)
     if markdown_path:
-        paper.save(markdown_path, HEAD)
+        paper.save(markdown_path, HEADS.get(parts[0], HEAD) if len(parts) == 1 else HEAD)
 
 
 if __name__ == "__main__":

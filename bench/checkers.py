@@ -20,6 +20,9 @@ from bench import models
 RUMUR_FLAGS = ("-O3", "-march=native", "-fwhole-program")  # as its programs themselves advise
 SPIN_FLAGS = ("-O3",)
 DEPTH_MAX = 100_000
+SPIN_SLOTS_BITS = (
+    20  # of its table: it grows by itself; its own first size costs a tenth of a second
+)
 LIMIT_S = 600.0
 CX16 = ("-mcx16",) if platform.machine() == "x86_64" else ()
 
@@ -131,7 +134,7 @@ def spin(
     program = str(directory / "pan")
     reduces = () if reduction else ("-DNOREDUCE",)
     _say("gcc", *flags, "-DSAFETY", *reduces, "-o", program, "pan.c", cwd=directory)
-    command = (program, f"-m{DEPTH_MAX}")
+    command = (program, f"-m{DEPTH_MAX}", f"-w{SPIN_SLOTS_BITS}")
     return Verifier(command, time.perf_counter() - began_s, _read_spin)
 
 
