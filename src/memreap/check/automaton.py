@@ -16,12 +16,17 @@ from typing import Any
 from memreap.check.operation import Become, Operation, Steps
 
 PLACES_MAX = 200_000
+HISTORY_MAX = 1_000  # results since the last beginning: each place replays all of its own
 
 _Key = tuple[Callable[..., Steps], tuple[Any, ...], tuple[Any, ...]]
 
 
 class EndlessTaskError(ValueError):
     """A task that has no end, and does not begin afresh."""
+
+
+class NotAnOperationError(TypeError):
+    """A task yielded something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,9 @@ def _unfold(
             if reached
             else {}
         )
-        if len(keys) > PLACES_MAX:
+        if len(keys) > PLACES_MAX or len(results) > HISTORY_MAX:
             raise EndlessTaskError(
-                f"{getattr(function, '__name__', function)}: more than {PLACES_MAX} places:"
+                f"{getattr(root, '__name__', root)} has no end, or a very late one:"
                 " end a loop that may go round for ever with 'return become(...)'"
             )
     return operations, edges, runs
@@ -91,6 +96,9 @@ def _run(
             reached = steps.send(result)
     except StopIteration as stop:
         return stop.value if isinstance(stop.value, Become) else None
+    if not isinstance(reached, Operation):
+        name = getattr(function, "__name__", function)
+        raise NotAnOperationError(f"{name} yields {reached!r}, which is no operation")
     steps.close()
     return reached
 

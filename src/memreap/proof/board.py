@@ -180,22 +180,22 @@ def show_names(known: Subjects, *, as_json: bool) -> int:
 def show_claims(judged: Sequence[Judgement], counted: Sequence[Locking], *, as_json: bool) -> None:
     """What the mail claims, and what came out."""
     if as_json:
-        for one in (*judged, *counted):
-            paper.dump(one.as_dict())
+        for row in [*(one.as_dict() for one in judged), *(one.as_dict() for one in counted)]:
+            paper.dump(row)
         return
     for one in judged:
         claim = CLAIMS[one.claim]
         verdict = "came out" if one.stands else "DID NOT COME OUT"
         paper.out(f"{one.claim}  ({claim.who}): {verdict}")
         text = paper.fold(f'"{claim.text}"', indent="  ")
-        for line in (*text, *paper.fold(claim.finding, indent="  "), *_findings(one)):
+        for line in (*text, *paper.fold(claim.finding, indent="  "), *findings(one)):
             paper.out(line)
         paper.out()
     show_lockings(counted)
 
 
-def _findings(judged: Judgement) -> Iterator[str]:
-    """A line for each design and scenario."""
+def findings(judged: Judgement) -> Iterator[str]:
+    """What was found of a claim: a line for each design and scenario."""
     for design, scenario in dict.fromkeys((f.design, f.scenario) for f in judged.findings):
         mine = [f for f in judged.findings if (f.design, f.scenario) == (design, scenario)]
         said = [
@@ -206,28 +206,29 @@ def _findings(judged: Judgement) -> Iterator[str]:
         yield f"    {design} / {scenario}: {', '.join(said)}; {mine[0].states:,} states"
 
 
+LOCKING_COLUMNS = (
+    ("design", False),
+    ("ordinary exit", True),
+    ("beside the reaper", True),
+    ("and has to wait", True),
+    ("of interleavings", True),
+)
+
+
+def _locking_row(one: Locking) -> list[str]:
+    shares = [f"{share:.1%}" for share in (one.takes_ordinary, one.takes, one.waits)]
+    return [one.design, *shares, f"{one.interleavings:,}"]
+
+
 def show_lockings(counted: Sequence[Locking]) -> None:
     """How often the lock is taken for writing, and waited for, over all interleavings."""
     paper.out("exit_mmap takes the lock for writing, in how many of all interleavings:")
-    paper.show(
-        (
-            ("design", False),
-            ("ordinary exit", True),
-            ("beside the reaper", True),
-            ("and has to wait", True),
-            ("of interleavings", True),
-        ),
-        [
-            [
-                one.design,
-                f"{one.takes_ordinary:.1%}",
-                f"{one.takes:.1%}",
-                f"{one.waits:.1%}",
-                f"{one.interleavings:,}",
-            ]
-            for one in counted
-        ],
-    )
+    paper.show(LOCKING_COLUMNS, [_locking_row(one) for one in counted])
+
+
+def locking_lines(counted: Sequence[Locking]) -> list[str]:
+    """The same as plain lines."""
+    return paper.aligned(LOCKING_COLUMNS, [_locking_row(one) for one in counted])
 
 
 def show_bugs(hunted: Sequence[Hunt], *, as_json: bool) -> None:

@@ -4,10 +4,12 @@ A user's file is Python that is run, as a test file is. Whatever it defines at i
 is a subclass of a design, a ``Scenario`` or a ``Property`` is taken in.
 """
 
+import contextlib
 import functools
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -79,15 +81,28 @@ def _load(source: str) -> ModuleType:
         raise BadSourceError(f"{source} is no Python file (its name must end in .py)")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses look their module up
-    try:
+    with blamed(source):
         spec.loader.exec_module(module)
-    except OSError as error:
-        raise BadSourceError(f"cannot read {source}: {error.strerror}") from error
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-        if isinstance(error, SyntaxError):
-            lines = [error.lineno]
-        where = f"{source}:{lines[-1]}" if lines else source
-        raise BadSourceError(f"{where}: {type(error).__name__}: {error}") from error
     return module
+
+
+@contextlib.contextmanager
+def blamed(source: str | None) -> Iterator[None]:
+    """Whatever goes wrong in here is the user's file's fault: a BadSourceError says where.
+
+    Without such a file it is ours, and goes on its way.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, BadSourceError):
+        raise
+    except BaseException as error:  # sys.exit() at the top of a file too
+        if source is None:
+            raise
+        if isinstance(error, SyntaxError) and error.lineno:
+            where, what = f"{source}:{error.lineno}", error.msg
+        else:
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if frame.filename == str(Path(source))]
+            where, what = f"{source}:{lines[-1]}" if lines else source, str(error)
+        raise BadSourceError(f"{where}: {type(error).__name__}: {what}") from error

@@ -6,16 +6,21 @@ Only the order of things lives here: ``matrix``, ``claims`` and ``bugs`` find ou
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
+from memreap.mm.argument import CLAIMS
+from memreap.mm.bugs import BUGS
 from memreap.proof import board, bugs, claims, columns
 from memreap.proof.bring import BadSourceError, Subjects, subjects
 from memreap.proof.matrix import Answer, Pair, Row, answer, answers, pairs
 from memreap.telling import paper
 
+IGNORE_INTERRUPTS = (signal.SIGINT, signal.SIG_IGN)
 EXIT_HOLDS, EXIT_VIOLATED, EXIT_USAGE, EXIT_NO_FILE = 0, 1, 2, 4
 
 
@@ -46,12 +51,16 @@ class CheckOptions:
 
 def check(options: CheckOptions) -> int:
     """Do it; the exit code. Raises UsageError, NoFileError."""
-    if options.source and not os.path.isfile(options.source):
+    if options.source and not Path(options.source).is_file():
         raise NoFileError(f"no such file: {options.source}")
     try:
-        known = subjects(options.source)
+        return _check(options)
     except BadSourceError as error:
         raise UsageError(str(error)) from error
+
+
+def _check(options: CheckOptions) -> int:
+    known = subjects(options.source)
     _check_names(options, known)
     if options.list_:
         return paper.finish(board.show_names(known, as_json=options.json))
@@ -87,25 +96,26 @@ def _workers(options: CheckOptions) -> Iterator[Executor | None]:
     if jobs == 1:
         yield None
         return
-    pool = ProcessPoolExecutor(jobs)
+    # Ctrl-C is the parent's to answer: it ends them.
+    pool = ProcessPoolExecutor(jobs, initializer=signal.signal, initargs=IGNORE_INTERRUPTS)
     try:
         yield pool
         pool.shutdown()
-    finally:  # on Ctrl-C too: nobody waits for what is under way
+    finally:  # whatever happened, nobody waits for what is under way
         for process in list((pool._processes or {}).values()):
             process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown()
 
 
 def _claims(options: CheckOptions, executor: Executor | None) -> int:
-    judged = list(board.progress(claims.judgements(claims.CLAIMS, executor), len(claims.CLAIMS)))
+    judged = list(board.progress(claims.judgements(CLAIMS, executor), len(CLAIMS)))
     counted = list(claims.lockings(executor))
     board.show_claims(judged, counted, as_json=options.json)
     return EXIT_HOLDS if all(one.stands for one in judged) else EXIT_VIOLATED
 
 
 def _bugs(options: CheckOptions, executor: Executor | None) -> int:
-    hunted = list(board.progress(bugs.hunts(executor), len(bugs.BUGS)))
+    hunted = list(board.progress(bugs.hunts(executor), len(BUGS)))
     board.show_bugs(hunted, as_json=options.json)
     return EXIT_HOLDS if all(one.steps and one.is_gone for one in hunted) else EXIT_VIOLATED
 

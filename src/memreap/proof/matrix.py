@@ -6,7 +6,7 @@ serves: what goes to a worker, and comes back, are plain values.
 
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import Executor, as_completed
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from memreap.check.search import Exploration, explore
 from memreap.mm.kernel import Kernel
 from memreap.mm.properties import Property
 from memreap.mm.scenarios import Scenario
-from memreap.proof.bring import Subjects, subjects
+from memreap.proof.bring import Subjects, blamed, subjects
 
 Verdict = Literal["holds", "violated", "bounded"]
 
@@ -77,6 +77,11 @@ def pairs(
 def answer(pair: Pair) -> Answer:
     """Explore one pair. Runs in a worker. Raises BadSourceError."""
     known = subjects(pair.source)
+    with blamed(pair.source):
+        return _answer(pair, known)
+
+
+def _answer(pair: Pair, known: Subjects) -> Answer:
     design, scenario = known.designs[pair.design], known.scenarios[pair.scenario]
     began_s = time.perf_counter()
     found = found_in(design, scenario, known.own_properties, pair.states_max)
@@ -122,10 +127,5 @@ def answers(todo: Iterable[Pair], executor: Executor | None = None) -> Iterator[
     if executor is None:
         yield from map(answer, todo)
         return
-    under_way: list[Future[Answer]] = [executor.submit(answer, pair) for pair in todo]
-    try:
-        for done in as_completed(under_way):
-            yield done.result()
-    finally:
-        for future in under_way:
-            future.cancel()
+    for done in as_completed([executor.submit(answer, pair) for pair in todo]):
+        yield done.result()

@@ -74,15 +74,22 @@ def show(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     if is_seen():
         console().print(table(columns, rows))
         return
+    for line in aligned(columns, rows):
+        out(line)
+
+
+def aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A heading and rows as lines in columns."""
     cells = [[heading.upper() for heading, _ in columns]]
     cells += [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    for row in cells:
-        line = (
+    return [
+        "  ".join(
             cell.rjust(width) if is_number else cell.ljust(width)
             for cell, width, (_, is_number) in zip(row, widths, columns, strict=True)
-        )
-        out("  ".join(line).rstrip())
+        ).rstrip()
+        for row in cells
+    ]
 
 
 def fold(text: str, width: int = 88, indent: str = "") -> list[str]:
