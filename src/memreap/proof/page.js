@@ -130,6 +130,7 @@ function drawMatrix() {
   const table = element("table", { class: "matrix" },
     element("thead", {}, element("tr", {}, element("th", { class: "name" }), ...heads)),
     element("tbody", {}, ...body));
+  table.style.maxWidth = `${206 + 120 * told.properties.length}px`; // few columns stay narrow
   const about = element("p", { id: "about" });
   const keys = element("p", { class: "keys" },
     element("span", { class: "holds" }, "holds"),
