@@ -1,4 +1,4 @@
--- How the current kernel (6.0 and later) takes an address space down while its OOM killer and
+-- How the current kernel (as of 6.18) takes an address space down while its OOM killer and
 -- its reaper are at it, for rumur (Murphi). Written by hand after kernel/exit.c, kernel/fork.c,
 -- mm/mmap.c, mm/memory.c, mm/mmu_gather.c, mm/oom_kill.c, mm/page_alloc.c.
 --
@@ -412,7 +412,7 @@ begin
     touch_mm();
     reaper := mmf_oom_skip ? REAPER_READ_UNLOCK : SET_MMF_UNSTABLE;
 
-  -- __oom_reap_task_mm: areas from the last to the first, each with a gather of its own
+  -- __oom_reap_task_mm: areas from the last to the first (6.18), each with its own gather
   case SET_MMF_UNSTABLE:
     touch_mm();
     mmf_unstable := true;

@@ -1,12 +1,13 @@
 /*
- * How the current kernel (6.0 and later) takes an address space down while its OOM killer and
+ * How the current kernel (as of 6.18) takes an address space down while its OOM killer and
  * its reaper are at it, for SPIN (Promela). Written by hand after kernel/exit.c, kernel/fork.c,
  * mm/mmap.c, mm/memory.c, mm/mmu_gather.c, mm/oom_kill.c, mm/page_alloc.c.
  *
  * Threads of the victim, and readers (third holders of mm_users), each end in mmput; the last
  * one out runs exit_mmap. Beside them: who allocates, and so kills; the timer of two seconds; the
  * reaper. A d_step is one step; what a step finds out chooses among the d_steps of an "if".
- * All that holds of this design here is asserted.
+ * All that holds of this design here is asserted. Where nothing can happen any more, and a process
+ * is at no "end" label, SPIN reports it: a deadlock.
  *
  * No process ends: it stays in "end_gone" for ever. SPIN lets processes die one after another, the
  * youngest first, each death a step: so many more states, of which the kernel knows nothing.
