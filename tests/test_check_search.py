@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from memreap.check import paths
+from memreap.check import liveness, paths
 from memreap.check.counterexample import counterexample
 from memreap.check.model import Kind, Model
 from memreap.check.operation import BLOCK, Block, Memory, Steps, Var, become, choose, operation
@@ -170,6 +170,30 @@ def test_who_waits_for_ever_is_named() -> None:
     told = counterexample(found, found.broken["deadlock"])
     assert told.why == "for ever waiting: a, b"
     assert told.waiting == ("a waits in take(right)", "b waits in take(left)")
+
+
+def test_who_acts_in_the_round_does_not_wait_for_good() -> None:
+    """Two pass a lock to each other for ever, and a third waits for what never comes."""
+
+    def turns(lock: Var) -> Steps:
+        yield take(lock)
+        yield write(lock, False)
+        return become(turns, lock)
+
+    def waits(lock: Var) -> Steps:
+        yield take(lock)
+
+    model = Model()
+    lock, never, done = model.var("lock", False), model.var("never", True), model.var("done", 0)
+    model.task("a", turns, lock)
+    model.task("b", turns, lock)
+    model.task("c", waits, never)
+    model.ask("done", Kind.EVENTUALLY, lambda s: bool(s[done]), "never done")
+    found = explore(model)
+    liveness.ask(found)
+    told = counterexample(found, found.broken["done"])
+    assert {step.task for step in told.cycle} == {"a", "b"}
+    assert told.waiting == ("c waits in take(never)",)
 
 
 def test_who_may_wait_is_not_deadlocked() -> None:

@@ -17,7 +17,6 @@ from memreap.check.counterexample import Change, Counterexample, Step
 from memreap.mm.kernel import Kernel
 from memreap.mm.properties import Property
 from memreap.proof.bring import Subjects, subjects
-from memreap.proof.columns import stuck
 from memreap.proof.matrix import Answer, Pair, Row, answer
 from memreap.proof.page import data, embedded, page
 
@@ -131,7 +130,7 @@ def read_back(text: str) -> dict[str, Any]:
 def test_every_run_comes_back_as_it_was(real: list[Answer]) -> None:
     found = runs(read_back(page(real, subjects())))
     expected = {
-        (one.pair.design, one.pair.scenario, prop): replace(told, waiting=tuple(stuck(told)))
+        (one.pair.design, one.pair.scenario, prop): told
         for one in real
         for prop, told in one.counterexamples.items()
     }
@@ -236,7 +235,7 @@ def test_a_browser_draws_the_run_that_an_address_names(tmp_path: Path, real: lis
     dom, said = drawn(tmp_path, page(real, subjects()), "gate-retry", "aio-never", prop)
     assert said == ""
     assert len(re.findall(r'<g class="step[ "]', dom)) == len(told.steps) + len(told.cycle)
-    assert len(re.findall(r'class="waits"', dom)) == len(stuck(told))
+    assert len(re.findall(r'class="waits"', dom)) == len(told.waiting)
     assert 'class="loop"' in dom
     assert dom.count('class="preempts"') == sum(
         step.preempts for step in (*told.steps, *told.cycle)

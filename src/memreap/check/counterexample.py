@@ -65,7 +65,7 @@ def counterexample(found: Exploration, broken: Broken) -> Counterexample:
         tuple(task.name for task in space.model.tasks),
         steps,
         _told(space, round_, None, broken.state),
-        () if broken.before is not None else _waiting(space, broken.state),
+        () if broken.before is not None else _waiting(space, broken.state, round_),
     )
 
 
@@ -154,9 +154,13 @@ def _why(move: Move, broken: Broken) -> str | None:
     return said[0] if said else broken.why
 
 
-def _waiting(space: Space, state: int) -> tuple[str, ...]:
+def _waiting(space: Space, state: int, round_: list[Move]) -> tuple[str, ...]:
+    """Who is blocked, and goes no step in the round that follows, if any."""
     lines = []
+    turning = [move.component for move in round_]
     for part in space.components:
+        if part in turning:
+            continue
         ahead = part.automaton.operations[part.at(state)[0]]
         if ahead is not None and not space.deltas(part, state):
             lines.append(f"{space.model.tasks[part.members[0]].name} waits in {ahead}")
@@ -167,4 +171,6 @@ def shown(value: Any) -> str:
     """A value as C programmers read it."""
     if isinstance(value, bool):
         return str(int(value))
+    if isinstance(value, tuple):
+        return ", ".join(map(shown, value)) or "empty"
     return str(value)

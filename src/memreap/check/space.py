@@ -17,10 +17,13 @@ from typing import Any
 
 from memreap.check.automaton import Automaton, automaton
 from memreap.check.model import Kind, Model, Task
-from memreap.check.operation import Memory, Outcome
+from memreap.check.operation import Memory, Operation, Outcome
 
 Report = Callable[[str, str, int, int], None]
 """Called with (property, why, state, the state after the step) for each thing that breaks."""
+
+
+_Effect = tuple[Any, int, tuple[tuple[str, str], ...]]  # a result, the memory after it, what breaks
 
 
 @dataclass(slots=True)
@@ -46,6 +49,12 @@ class Component:
             found = self.numbers[places] = len(self.places)
             self.places.append(places)
         return found
+
+    def moved(self, places: tuple[int, ...], member: int, to: int) -> int:
+        """The number of the places after a member has gone to another."""
+        if len(places) == 1:
+            return to
+        return self.number(tuple(sorted((*places[:member], to, *places[member + 1 :]))))
 
     def at(self, state: int) -> tuple[int, ...]:
         """Every member's place in a state."""
@@ -74,6 +83,8 @@ class Space:
         self.components: list[Component] = []
         self.bits = 0
         self.report: Report = lambda *_: None
+        self._operations: dict[int, dict[int, list[_Effect]]] = {}  # by identity: cheap to look up
+        self._alike: dict[Operation, dict[int, list[_Effect]]] = {}
         self._always = [asked for asked in model.asked if asked.kind is Kind.ALWAYS]
         learnt: dict[Any, Automaton] = {}
         for members in _groups(model.tasks, symmetry):
@@ -121,16 +132,38 @@ class Space:
         return known
 
     def _work_out(self, component: Component, state: int) -> tuple[int, ...]:
+        """As :meth:`moves_of` tells it, without the telling: this is what a small search costs."""
+        memory, places, known = state >> self.bits, component.at(state), component.automaton
+        number = (state & component.low) >> component.shift
         before = len(self.memories)
-        moves = list(self.moves_of(component, state))
-        for move in moves:
-            for prop, why in move.outcome.broken:
-                self.report(prop, why, state, move.after)
-            number = move.after >> self.bits
-            if number >= before:
-                before = number + 1
-                self.look(state, move.after)
-        return tuple(move.after - state for move in moves)
+        deltas = []
+        for member, place in enumerate(places):
+            operation = known.operations[place]
+            if operation is None or place in places[:member]:
+                continue
+            for result, after, broken in self._effects(operation, memory):
+                moved = component.moved(places, member, known.edges[place][result])
+                delta = (after - memory << self.bits) + (moved - number << component.shift)
+                deltas.append(delta)
+                for prop, why in broken:
+                    self.report(prop, why, state, state + delta)
+                if after >= before:
+                    before = after + 1
+                    self.look(state, state + delta)
+        return tuple(deltas)
+
+    def _effects(self, operation: Operation, memory: int) -> list[_Effect]:
+        """An operation's outcomes; many tasks do the same to the same memory."""
+        mine = self._operations.get(id(operation))
+        if mine is None:
+            mine = self._operations[id(operation)] = self._alike.setdefault(operation, {})
+        known = mine.get(memory)
+        if known is None:
+            known = mine[memory] = [
+                (outcome.result, self.memory_number(outcome.after), outcome.broken)
+                for outcome in operation.outcomes(self.memories[memory])
+            ]
+        return known
 
     def look(self, before: int, state: int) -> None:
         """Whether what must always be true is true of a memory, seen here for the first time."""

@@ -16,8 +16,6 @@ from memreap.mm.oom_kill import do_send_sig_info, mark_oom_victim, thawed
 if TYPE_CHECKING:
     from memreap.mm.kernel import Kernel
 
-LAST_PAGE = -1
-
 
 def use_for_a_while(k: "Kernel", task: TaskStruct, current: TaskStruct) -> Steps:
     """A third holder of ``mm_users``, such as a reader of /proc."""
@@ -42,7 +40,8 @@ def swapoff(k: "Kernel", mm: MmStruct, current: TaskStruct) -> Steps:
 
 def write_file(k: "Kernel", tsk: TaskStruct) -> Steps:
     """A thread in the middle of write(2), which has not noticed that it was killed."""
-    yield copy_from_user(tsk.address_space, LAST_PAGE, "6b31d5955cb2" in k.fixes)
+    mm = tsk.address_space
+    yield copy_from_user(mm, len(mm.pages) - 1, "6b31d5955cb2" in k.fixes)
     yield from k.do_exit(tsk)
 
 

@@ -158,7 +158,11 @@ class Kernel:
         begin_with(tsk.signal.oom_mm, True)
         begin_with(mm.mm_count, mm.mm_count.initial + 1)
         begin_with(mm.flags, Flags.MMF_OOM_VICTIM if self.marks_the_mm else Flags(0))
-        begin_with(self.oom_reaper_list, (*self.oom_reaper_list.initial, self.tasks.index(tsk)))
+        begin_with(self.oom_reaper_list, (*self.oom_reaper_list.initial, tsk.comm))
+
+    def task(self, comm: str) -> TaskStruct:
+        """A victim's thread by its name."""
+        return next(tsk for tsk in self.tasks if tsk.comm == comm)
 
     def kernel_task(self, comm: str, mm: MmStruct) -> TaskStruct:
         """A task that is no victim, though it may use the address space for a while."""

@@ -123,38 +123,38 @@ def schedule_timeout_idle(s: Memory, mm: MmStruct, is_patient: bool) -> Block | 
 
 def oom_reaper(k: "Kernel") -> Steps:
     """The kernel thread: one for all, one victim after another, last in first out."""
-    number = yield dequeue(k.oom_reaper_list, len(k.tasks))
-    return become(k.oom_reap_task, k.tasks[number])
+    comm = yield dequeue(k.oom_reaper_list, tuple(tsk.comm for tsk in k.tasks))
+    return become(k.oom_reap_task, k.task(comm))
 
 
-@operation(lambda _, tasks: range(tasks))
-def dequeue(s: Memory, oom_reaper_list: Var, tasks: int) -> int | Block:
-    """Wait for a victim, one of so many tasks, and take the first off the list."""
-    del tasks
+@operation(lambda _, comms: comms)
+def dequeue(s: Memory, oom_reaper_list: Var, comms: tuple[str, ...]) -> str | Block:
+    """Wait for a victim, one of these, and take the first off the list."""
+    del comms
     if not s[oom_reaper_list]:
         return BLOCK
     first, *rest = s[oom_reaper_list]
     s[oom_reaper_list] = tuple(rest)
-    return int(first)
+    return str(first)
 
 
 @operation()
-def enqueue(s: Memory, number: int, oom_reaper_list: Var) -> None:
+def enqueue(s: Memory, tsk: TaskStruct, oom_reaper_list: Var) -> None:
     """Put a victim first on the list."""
-    if number in s[oom_reaper_list]:
+    if tsk.comm in s[oom_reaper_list]:
         s.breaks("queued-once", "a task that is on the reaper's list is put on it a second time")
         return
-    s[oom_reaper_list] = (number, *s[oom_reaper_list])
+    s[oom_reaper_list] = (tsk.comm, *s[oom_reaper_list])
 
 
 @operation(BOOL)
-def task_is_queued(s: Memory, number: int, oom_reaper_list: Var) -> bool:
+def task_is_queued(s: Memory, tsk: TaskStruct, oom_reaper_list: Var) -> bool:
     """``tsk == oom_reaper_list || tsk->oom_reaper_list``, before 5.0.
 
     The last one of several is neither.
     """
     queue = s[oom_reaper_list]
-    return number in queue and (queue[0] == number or queue[-1] != number)
+    return tsk.comm in queue and (queue[0] == tsk.comm or queue[-1] != tsk.comm)
 
 
 @operation(BOOL)
@@ -170,7 +170,7 @@ def wake_oom_reaper(k: "Kernel", tsk: TaskStruct) -> Steps:
     """The timer: hand the victim to the reaper, unless it has ended by itself."""
     yield timer_expires(k.timers[tsk.comm], k.clock, k.delay_ticks)
     if not (yield test_bit(MMF_OOM_SKIP, tsk.address_space)):
-        yield enqueue(k.tasks.index(tsk), k.oom_reaper_list)
+        yield enqueue(tsk, k.oom_reaper_list)
 
 
 @operation()
@@ -186,7 +186,7 @@ def queue_oom_reaper(k: "Kernel", tsk: TaskStruct) -> Steps:
     if "e4a38402c36e" in k.fixes:
         yield add_timer(k.timers[tsk.comm])
     else:
-        yield enqueue(k.tasks.index(tsk), k.oom_reaper_list)
+        yield enqueue(tsk, k.oom_reaper_list)
 
 
 # The killer.

@@ -7,7 +7,7 @@ every further one multiplies the states.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from memreap.check.model import Model
+from memreap.check.model import Kind, Model
 from memreap.mm import aio, fork, mm_slot, oom_kill
 from memreap.mm.actors import (
     clock,
@@ -277,12 +277,20 @@ class Scenario:
         return model
 
 
+NOT_SO = {
+    Kind.ALWAYS: "from here on it is not so",
+    Kind.AT_END: "nothing can happen any more, and it is not so",
+    Kind.CAN: "from here on no way leads to it",
+    Kind.EVENTUALLY: "it never comes to that",
+}
+
+
 def _ask(model: Model, k: Kernel, prop: Property) -> None:
     holds = prop.holds
     if holds is None:
         model.ask(prop.name, prop.kind, why=prop.says)
     else:
-        model.ask(prop.name, prop.kind, lambda s: holds(s, k), f"not so: {prop.says}")
+        model.ask(prop.name, prop.kind, lambda s: holds(s, k), NOT_SO[prop.kind])
 
 
 def _has(*features: str) -> frozenset[str]:

@@ -74,20 +74,10 @@ def acting(told: Counterexample) -> list[str]:
     return [task for task in told.tasks if task in act]
 
 
-def stuck(told: Counterexample) -> list[str]:
-    """Who waits for good. Who acts in the cycle waits only where it begins."""
-    goes_on = {step.task for step in told.cycle}
-    return [
-        line
-        for line in told.waiting
-        if not any(line.startswith(f"{task} waits in ") for task in goes_on)
-    ]
-
-
 def ending(told: Counterexample) -> list[str]:
     """What is to be said below the steps."""
     said = [] if any(step.breaks for step in told.steps) else [told.why]
-    said += stuck(told)
+    said += told.waiting
     named = {line.partition(" waits in ")[0] for line in said}
     idle = [task for task in told.tasks if task not in named.union(acting(told))]
     if idle:

@@ -17,7 +17,7 @@ from typing import Any
 from memreap.check.counterexample import Counterexample, Step
 from memreap.mm.kernel import Kernel
 from memreap.proof.bring import Subjects
-from memreap.proof.columns import stuck, verdict
+from memreap.proof.columns import verdict
 from memreap.proof.matrix import Answer
 
 NOTHING = -1  # where a number stands for a string, or for a run
@@ -126,7 +126,7 @@ def _run(told: Counterexample, strings: _Once, steps: _Once) -> list[Any]:
         [strings.number(task) for task in told.tasks],
         [steps.number(_step(step, strings)) for step in told.steps],
         [steps.number(_step(step, strings)) for step in told.cycle],
-        [strings.number(line) for line in stuck(told)],
+        [strings.number(line) for line in told.waiting],
     ]
 
 

@@ -25,9 +25,9 @@ def oom_free_timeout(s: Memory, mm: MmStruct) -> bool:
 
 
 @operation()
-def enqueue_last(s: Memory, number: int, oom_reaper_list: Var) -> None:
+def enqueue_last(s: Memory, tsk: TaskStruct, oom_reaper_list: Var) -> None:
     """Put a victim last on the reaper's list."""
-    s[oom_reaper_list] = (*s[oom_reaper_list], number)
+    s[oom_reaper_list] = (*s[oom_reaper_list], tsk.comm)
 
 
 class Rientjes2018(V417):
@@ -79,7 +79,7 @@ class Rientjes2018(V417):
         if (yield oom_free_timeout(mm)):
             yield set_bit(MMF_OOM_SKIP, mm)
             return become(self.oom_reaper)
-        yield enqueue_last(self.tasks.index(tsk), self.oom_reaper_list)
+        yield enqueue_last(tsk, self.oom_reaper_list)
         return become(self.oom_reaper)
 
 

@@ -98,10 +98,9 @@ class Pre414(Kernel):
 
     def queue_oom_reaper(self, tsk: TaskStruct) -> Steps:
         """At once: the timer came with 5.18, and the bit for *queued* with 5.0."""
-        number = self.tasks.index(tsk)
         if "9bcdeb51bd7d" in self.fixes:
             is_queued = yield test_and_set_bit(MMF_OOM_REAP_QUEUED, tsk.address_space)
         else:
-            is_queued = yield task_is_queued(number, self.oom_reaper_list)
+            is_queued = yield task_is_queued(tsk, self.oom_reaper_list)
         if not is_queued:
-            yield enqueue(number, self.oom_reaper_list)
+            yield enqueue(tsk, self.oom_reaper_list)
