@@ -46,6 +46,9 @@ class Kernel:
 
     fixes: ClassVar[frozenset[str]] = FIXES
     reapers: ClassVar[tuple[str, ...]] = ("oom_reaper", "mrelease")
+    # MAX_OOM_REAP_RETRIES is 10. What the reaper does when it gives up comes after the last of
+    # them, however many there are; two are enough to tell the last from the others.
+    reap_retries: ClassVar[int] = 2
     has_mrelease: ClassVar[bool] = True
     has_reaper_delay: ClassVar[bool] = True
     marks_the_mm: ClassVar[bool] = False  # MMF_OOM_VICTIM

@@ -1,7 +1,6 @@
 """The OOM killer, its reaper, and ``process_mrelease``. mm/oom_kill.c, in its order.
 
-As in 6.0 and later. Ten attempts of the reaper are two here: what it does when it gives up comes
-after the last, however many there are.
+As in 6.0 and later.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -31,7 +30,6 @@ from memreap.mm.mmu_gather import tlb_finish_mmu
 if TYPE_CHECKING:
     from memreap.mm.kernel import Kernel
 
-MAX_OOM_REAP_RETRIES = 2  # 10
 Evaluation = Literal["select", "abort", "next"]
 
 
@@ -103,7 +101,7 @@ def oom_reap_task_mm(k: "Kernel", mm: MmStruct) -> Steps:
 def oom_reap_task(k: "Kernel", tsk: TaskStruct) -> Steps:
     """Try a few times, a tenth of a second apart; then hide the victim, come what may."""
     mm = tsk.address_space
-    for _ in range(MAX_OOM_REAP_RETRIES):
+    for _ in range(k.reap_retries):
         if (yield from k.oom_reap_task_mm(mm)):
             break
         yield schedule_timeout_idle(mm, k.is_patient)

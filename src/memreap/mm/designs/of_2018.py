@@ -15,7 +15,7 @@ from memreap.mm.mmap_lock import (
     test_bit,
 )
 from memreap.mm.mmu_gather import tlb_finish_mmu, tlb_gather_mmu_fullmm
-from memreap.mm.oom_kill import MAX_OOM_REAP_RETRIES, schedule_timeout_idle
+from memreap.mm.oom_kill import schedule_timeout_idle
 
 
 @operation((False, True))
@@ -129,7 +129,7 @@ class Handover2018(V419):
     def oom_reap_task(self, tsk: TaskStruct) -> Steps:
         """Set the bit only while the exit path has not taken over."""
         mm = tsk.address_space
-        for _ in range(MAX_OOM_REAP_RETRIES):
+        for _ in range(self.reap_retries):
             if (yield from self.oom_reap_task_mm(mm)):
                 break
             yield schedule_timeout_idle(mm, self.is_patient)
