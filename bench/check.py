@@ -262,9 +262,9 @@ def _agreement(paper: Paper, sizes: list[tuple[int, int]]) -> list[dict[str, obj
         ours = _ours(search.explore, *size)()
         found = [_once(maker, size) for maker in makers.values()]
         same += all((it.states, it.transitions) == (ours.states, ours.transitions) for it in found)
-    first, last = (f"{readers} and {threads}" for readers, threads in (sizes[0], sizes[-1]))
-    what = f"sizes, from {first} readers and threads to {last}, in which {' and '.join(makers)}"
-    what += " find exactly as many states and transitions as memreap"
+    readers, threads = map(max, zip(*sizes, strict=True))
+    what = f"sizes, of up to {readers} readers and {threads} threads, in which"
+    what += f" {' and '.join(makers)} find exactly as many states and transitions as memreap"
     value = f"{same} of {len(sizes)}"
     return [paper.figure(what, value, "all", same == len(sizes), same=same, sizes=sizes)]
 
