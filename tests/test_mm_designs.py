@@ -67,6 +67,8 @@ SAID = [
     ("5.16", "mrelease-aio", "hostage", BROKEN),
     ("5.18", "mrelease", "pgtables-in-use", HOLDS),
     ("5.18", "frozen", "deadlock", BROKEN),
+    ("6.0", "lone", "needless-kill-at-once", BROKEN),  # both from the first area on
+    ("6.0", "reader", "torn-tree", HOLDS),
     ("current", "frozen", "deadlock", HOLDS),
     ("current", "lone", "freed-after-skip", BROKEN),  # SKIP precedes the last flush
     ("current", "lone", "needless-kill", BROKEN),  # and so the killer may be too early

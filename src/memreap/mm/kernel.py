@@ -2,7 +2,7 @@
 
 1. A function that designs differ in is called through here (``k.exit_mmap``), and so replaced by a
    subclass; all others are called as they are.
-2. This class is the kernel as it has been since 6.0. What it was before, and what was proposed,
+2. This class is the kernel as it has been since 6.18. What it was before, and what was proposed,
    are its subclasses.
 3. ``fixes`` are the commits that are in, where a commit is less than a function.
 4. Nothing is scheduled here: a scenario makes the tasks.
@@ -33,16 +33,16 @@ FIXES = frozenset(
 
 
 class Kernel:
-    """Linux 6.0 to 7.2.
+    """Linux 6.18 to 7.2.
 
     ``exit_mmap`` unmaps under the lock for reading, sets MMF_OOM_SKIP, and takes the lock for
-    writing, always, before page tables and areas go. The reaper comes after two seconds, and since
-    6.18 from the other end.
+    writing, always, before page tables and areas go. The reaper comes after two seconds, and from
+    the other end.
     """
 
     name: ClassVar[str] = "current"
-    who: ClassVar[str] = "Suren Baghdasaryan"
-    when: ClassVar[str] = "6.0, August 2022, to this day"
+    who: ClassVar[str] = "Suren Baghdasaryan; zhongjinji (the other end, the thaw)"
+    when: ClassVar[str] = "6.18, November 2025, to this day"
 
     fixes: ClassVar[frozenset[str]] = FIXES
     reapers: ClassVar[tuple[str, ...]] = ("oom_reaper", "mrelease")

@@ -171,3 +171,19 @@ class V518(V515):
         yield tlb_finish_mmu(mm, tlb)
         yield remove_vmas(mm, "f798a1d4f94d" in self.fixes)
         yield mmap_write_unlock(mm)
+
+
+class V60(Kernel):
+    """``exit_mmap`` as today. The reaper begins at the first area, as the exit path does.
+
+    So the reaper may hold the first pages in its gather, and the exit path the last ones, when the
+    bit is set: not one is free yet.
+    """
+
+    name = "6.0"
+    who = "Suren Baghdasaryan"
+    when = "August 2022, to 6.17"
+
+    fixes = FIXES - {"64c37e134b12", "59d4d36158ba"}
+
+    areas_to_reap = V518.areas_to_reap
