@@ -78,9 +78,9 @@ class _Oracle:
                 if isinstance(found, Count):
                     self.known[key] = found
                     continue
-                if key[0] in passed:
-                    raise CyclicModelError
                 passed.add(key[0])
+                if any(to in passed for to, _ in found):
+                    raise CyclicModelError
                 following[key] = found
                 stack += found
         return self.known[first]
