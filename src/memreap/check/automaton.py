@@ -67,10 +67,13 @@ def _unfold(
         root, root_args, results = keys[len(operations)]
         reached = _run(root, root_args, results)
         runs += 1
+        learnt = runs
         while isinstance(reached, Become):
             root, root_args, results = reached.function, reached.args, ()
             reached = _run(root, root_args, results)
             runs += 1
+            if runs - learnt > HISTORY_MAX:  # and has not taken a step
+                raise _endless(root)
         operations.append(reached)
         edges.append(
             {result: place((root, root_args, (*results, result))) for result in reached.results}
@@ -78,11 +81,15 @@ def _unfold(
             else {}
         )
         if len(keys) > PLACES_MAX or len(results) > HISTORY_MAX:
-            raise EndlessTaskError(
-                f"{getattr(root, '__name__', root)} has no end, or a very late one:"
-                " end a loop that may go round for ever with 'return become(...)'"
-            )
+            raise _endless(root)
     return operations, edges, runs
+
+
+def _endless(function: Callable[..., Steps]) -> EndlessTaskError:
+    return EndlessTaskError(
+        f"{getattr(function, '__name__', function)} has no end, or a very late one:"
+        " end a loop that may go round for ever with 'return become(...)'"
+    )
 
 
 def _run(
