@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 MURPHI = HERE / "current.m"
 PROMELA = HERE / "current.pml"
 
+PAGES = 2  # the twins have so many
 DAEMONS = 3  # tasks that are there whatever the size: allocator, timer, oom_reaper
 
 
@@ -27,7 +28,7 @@ def current(readers: int, threads: int) -> Model:
     """
     scenario = SCENARIOS["reader"]
     model = Model(f"{Kernel.name} / {readers} readers, {threads} threads")
-    k = Kernel(model, [scenario.has], scenario.pages)
+    k = Kernel(model, [scenario.has], PAGES)
     k.processes = (k.signal("victim"),)
     stage = Stage(k)
     ACTORS["victim"](stage, 0)

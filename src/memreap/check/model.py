@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from memreap.check.operation import Memory, Steps, Var
+from memreap.check.operation import Memory, Operation, Steps, Var
 
 Predicate = Callable[[Memory], bool]
 
@@ -40,7 +40,8 @@ class Task:
     """One thread of control.
 
     One that is ``fair`` and can go on again and again, goes on at some time. ``may_wait``: where
-    nothing can happen any more, it may be waiting (a daemon, a device).
+    nothing can happen any more, it may be waiting. ``waits_in``: it may so before operations of
+    these names alone (a daemon that waits for work is no deadlock, one that waits for a lock is).
     """
 
     name: str
@@ -48,6 +49,11 @@ class Task:
     args: tuple[Any, ...] = ()
     fair: bool = True
     may_wait: bool = False
+    waits_in: tuple[str, ...] = ()
+
+    def may_wait_before(self, operation: Operation) -> bool:
+        """Whether it is no deadlock that it waits there for ever."""
+        return self.may_wait or operation.name in self.waits_in
 
 
 @dataclass(slots=True)
@@ -76,9 +82,10 @@ class Model:
         *args: Any,
         fair: bool = True,
         may_wait: bool = False,
+        waits_in: tuple[str, ...] = (),
     ) -> Task:
         """A new task. Those with the same function and arguments are interchangeable."""
-        made = Task(name, function, args, fair, may_wait)
+        made = Task(name, function, args, fair, may_wait, waits_in)
         self.tasks.append(made)
         return made
 

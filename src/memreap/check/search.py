@@ -140,7 +140,7 @@ def at_dead_ends(found: Exploration) -> None:
                 found.broken[asked.prop] = Broken(asked.prop, asked.why, state)
         if not no_deadlock:
             continue
-        stuck = [model.tasks[i] for i in space.waiting(state) if not model.tasks[i].may_wait]
+        stuck = space.stuck(state)
         for asked in no_deadlock if stuck else ():
             names = ", ".join(task.name for task in stuck)
             found.broken.setdefault(

@@ -10,7 +10,7 @@
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from math import comb
 from typing import Any
@@ -201,13 +201,14 @@ class Space:
         """Where one step leads; a state again where a step changes nothing."""
         return [state + delta for part in self.components for delta in self.deltas(part, state)]
 
-    def waiting(self, state: int) -> list[int]:
-        """The tasks that have not ended, by their number in the model."""
+    def stuck(self, state: int) -> list[Task]:
+        """Of a state in which nothing can happen: who waits there, and must not."""
         return [
-            task
+            self.model.tasks[number]
             for component in self.components
-            for task, place in zip(component.members, component.at(state), strict=True)
-            if component.automaton.operations[place] is not None
+            for number, place in zip(component.members, component.at(state), strict=True)
+            if (operation := component.automaton.operations[place]) is not None
+            and not self.model.tasks[number].may_wait_before(operation)
         ]
 
 
@@ -217,12 +218,8 @@ def _groups(tasks: list[Task], symmetry: bool) -> list[tuple[int, ...]]:
 
     def alike(number: int) -> int:
         task = tasks[number]
-        same = (task.function, task.args, task.fair, task.may_wait)
-        return next(
-            i
-            for i, other in enumerate(tasks)
-            if (other.function, other.args, other.fair, other.may_wait) == same
-        )
+        same = replace(task, name="")
+        return next(i for i, other in enumerate(tasks) if replace(other, name="") == same)
 
     ordered = sorted(range(len(tasks)), key=lambda number: (alike(number), number))
     return [tuple(group) for _, group in groupby(ordered, key=alike)]

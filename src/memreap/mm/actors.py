@@ -6,12 +6,12 @@ Only tasks of one scenario or two live here.
 from typing import TYPE_CHECKING
 
 from memreap.check.operation import BLOCK, Block, Memory, Steps, Var, operation
-from memreap.mm.exit import get_signal
+from memreap.mm.exit import exit_with_a_signal, get_signal
 from memreap.mm.fork import check_stable_address_space, copy_from_user, get_task_mm, mmget_on_mmlist
 from memreap.mm.memory import vma_first, vma_last
 from memreap.mm.mm_struct import MmapLock, MmStruct, SignalStruct, TaskStruct
 from memreap.mm.mmap_lock import mmap_read_lock, mmap_read_unlock, mutex_lock, mutex_unlock
-from memreap.mm.oom_kill import do_send_sig_info, mark_oom_victim, thawed
+from memreap.mm.oom_kill import kill_and_release, mark_oom_victim, thawed
 
 if TYPE_CHECKING:
     from memreap.mm.kernel import Kernel
@@ -53,7 +53,7 @@ def die_allocating(k: "Kernel", tsk: TaskStruct, times: int) -> Steps:
         yield mark_oom_victim(tsk, k.marks_the_mm, thawed(k, tsk))
         yield from k.queue_oom_reaper(tsk)
         yield mutex_unlock(k.oom_lock)
-    yield from k.exit_mm(tsk)
+    yield from exit_with_a_signal(k, tsk)
 
 
 @operation(())
@@ -95,18 +95,35 @@ def ptrace_detach(s: Memory, held: Var) -> None:
     s[held] = False
 
 
-def hold_until_released(k: "Kernel", tsk: TaskStruct) -> Steps:
+def hold_until_reaped(k: "Kernel", tsk: TaskStruct) -> Steps:
     """A victim that memreap holds."""
     yield get_signal(tsk)
     yield ptrace_exit_stop(k.held)
-    yield from k.exit_mm(tsk)
+    yield from exit_with_a_signal(k, tsk)
+
+
+@operation()
+def wait_for_reap(s: Memory, mm: MmStruct, done: Var) -> Block | None:
+    """Until process_mrelease has the mm in hand, or is through."""
+    return None if s[mm.mm_count] > 1 or s[mm.mm_users] > 1 or s[done] else BLOCK
+
+
+def tracer(k: "Kernel", task: TaskStruct) -> Steps:
+    """memreap's thread that holds: it lets go as soon as the reap is under way."""
+    yield wait_for_reap(task.address_space, k.reap_done)
+    yield ptrace_detach(k.held)
+
+
+@operation()
+def note_that_it_is_done(s: Memory, done: Var) -> None:
+    """process_mrelease has returned."""
+    s[done] = True
 
 
 def kill_held(k: "Kernel", task: TaskStruct, current: TaskStruct) -> Steps:
-    """SIGKILL, reap, and only then let go."""
-    yield do_send_sig_info(task.signal)
-    yield from k.process_mrelease(task, current)
-    yield ptrace_detach(k.held)
+    """memreap's reaper: SIGKILL and reap, beside the thread that holds."""
+    yield from kill_and_release(k, task, current)
+    yield note_that_it_is_done(k.reap_done)
 
 
 # Time, where a rule is of time.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from memreap.mm.designs.of_2017 import Merged414
 from memreap.mm.designs.pre_4_14 import Pre414
-from memreap.mm.designs.since_4_15 import V415, V417, V419, V515, V516, V518
+from memreap.mm.designs.since_4_15 import V415, V417, V419, V515, V518, V515First
 from memreap.mm.kernel import Kernel, without
 from memreap.mm.scenarios import SCENARIOS, Scenario
 
@@ -72,17 +72,17 @@ BUGS = {
             " process_mrelease, and frees page tables under it.",
             "pgtables-in-use",
             SCENARIOS["mrelease"],
+            V515First,
             V515,
-            V516,
             ("mrelease",),
         ),
         Bug(
-            "64591e8605d6",
+            "ba535c1caf3e",
             "process_mrelease holds mm_users since 337546e83fc7, so the caller may be the last"
             " one out, and waits for the victim's I/O in exit_aio.",
             "hostage",
             SCENARIOS["mrelease-aio"],
-            V516,
+            V515,
             V518,
             ("mrelease",),
         ),
@@ -142,8 +142,8 @@ BUGS = {
             " put on it again; its reference is never dropped.",
             "queued-once",
             SCENARIOS["dies-allocating"],
-            V417,
             V419,
+            V515First,
             ("allocator", "allocating thread", "second allocating thread"),
         ),
         Bug(

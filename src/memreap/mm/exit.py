@@ -25,7 +25,9 @@ def futex_cleanup(s: Memory, tsk: TaskStruct) -> None:
     """Read the list of robust futexes in user memory, and wake who waits for them."""
     s[tsk.signal.stepped] = True
     if s[tsk.address_space.pages[ROBUST_LIST]] != Page.MAPPED:
-        s.breaks("robust-list", "the robust list was reaped: it reads as empty, its waiters hang")
+        s.breaks(
+            "robust-list", "the robust list was reaped: the walk of it stops, and its waiters hang"
+        )
 
 
 @operation()
@@ -58,7 +60,19 @@ def exit_mm_release(k: "Kernel", tsk: TaskStruct) -> Steps:
     yield futex_cleanup(tsk)
 
 
+@operation()
+def release_task(s: Memory, tsk: TaskStruct) -> None:
+    """Leave the list of tasks: whoever looks for victims there does not find this one any more."""
+    s[tsk.signal.live] -= 1
+
+
 def do_exit(k: "Kernel", tsk: TaskStruct) -> Steps:
     """A thread, from its SIGKILL on."""
     yield get_signal(tsk)
+    yield from exit_with_a_signal(k, tsk)
+
+
+def exit_with_a_signal(k: "Kernel", tsk: TaskStruct) -> Steps:
+    """The rest of it."""
     yield from k.exit_mm(tsk)
+    yield release_task(tsk)

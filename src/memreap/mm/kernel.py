@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from memreap.check.model import Model
-from memreap.check.operation import Steps, Var
+from memreap.check.operation import Steps, Var, choose
 from memreap.mm import aio, fork, mm_slot, mmap, mmu_gather, oom_kill, page_alloc
 from memreap.mm import exit as exit_
 from memreap.mm.mm_struct import Flags, MmapLock, MmStruct, Page, SignalStruct, TaskStruct, Tree
@@ -50,6 +50,7 @@ class Kernel:
     # them, however many there are; two are enough to tell the last from the others.
     reap_retries: ClassVar[int] = 2
     has_mrelease: ClassVar[bool] = True
+    has_partial_trees: ClassVar[bool] = True  # dup_mmap as it is since 6.8
     has_reaper_delay: ClassVar[bool] = True
     marks_the_mm: ClassVar[bool] = False  # MMF_OOM_VICTIM
     uses_kworker: ClassVar[bool] = False  # mmput_async
@@ -80,7 +81,7 @@ class Kernel:
     mm_slot_exit = mm_slot.mm_slot_exit
     exit_mmap = mmap.exit_mmap
 
-    def __init__(self, model: Model, has: Iterable[frozenset[str]], pages: int = 2) -> None:
+    def __init__(self, model: Model, has: Iterable[frozenset[str]], pages: int = 3) -> None:
         """``has``: for each victim, what its address space has; ``pages``: how many each."""
         self.model = model
         self.pages = pages
@@ -94,6 +95,7 @@ class Kernel:
         self.work = model.var("work", None)
         self.clock = model.var("clock", 0)
         self.held = model.var("held", True)  # by ptrace, in its exit stop
+        self.reap_done = model.var("reap_done", False)  # of one who is held
         self.delay_ticks = 0
         self.is_patient = True  # timeouts are long enough for whatever comes by itself
         self.nobody = self.signal("kernel")  # the signals of tasks that are no victims
@@ -127,12 +129,12 @@ class Kernel:
 
     def signal(self, comm: str) -> SignalStruct:
         """A process."""
+
+        def var(what: str, initial: object) -> Var:
+            return self.model.var(f"{comm}->{what}", initial)
+
         return SignalStruct(
-            comm,
-            *(
-                self.model.var(f"{comm}->{what}", False)
-                for what in ("sigkill", "oom_mm", "stepped")
-            ),
+            comm, var("sigkill", False), var("oom_mm", False), var("stepped", False), var("live", 0)
         )
 
     def thread(
@@ -140,6 +142,7 @@ class Kernel:
     ) -> TaskStruct:
         """A thread of a victim. It uses the address space."""
         self.model.begin_with(mm.mm_users, mm.mm_users.initial + 1)
+        self.model.begin_with(signal.live, signal.live.initial + 1)
         if running:
             self.model.begin_with(mm.tlb, (1 << self.pages) - 1)
         made = TaskStruct(
@@ -184,9 +187,13 @@ class Kernel:
             yield mmu_notifier_release(mm)
 
     def invalidate_range(self, mm: MmStruct, page: int) -> Steps:
-        """Tell the secondary MMU, where there is one, before a page is reaped."""
-        if "notifier" in mm.has and self.tells_secondary_mmus:
-            yield mmu_notifier_invalidate_range(mm, page)
+        """Tell the secondary MMU, where there is one, before a page is reaped; false: busy."""
+        if "notifier" not in mm.has or not self.tells_secondary_mmus:
+            return True
+        if (yield choose(2, "mmu_notifier_invalidate_range_start_nonblock")):
+            return False
+        yield mmu_notifier_invalidate_range(mm, page)
+        return True
 
     def may_reap(self, mm: MmStruct) -> Steps:
         """Whether the reaper may empty an area: any private one, since 5.18."""

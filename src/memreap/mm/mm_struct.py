@@ -1,9 +1,9 @@
 """The address space, and the tasks that use it. include/linux/mm_types.h, include/linux/sched.h.
 
 Only what is there lives here, as shared variables; what is done with it stands in the files that
-are named as in the kernel. An address space has two or more areas of one page each. Page 0 stands
-for all that a gather frees on the way, since its batches fill up; the last page for the batch
-that does not fill up, and is freed only by ``tlb_finish_mmu``.
+are named as in the kernel. An address space has three areas of one page each. All but the last
+stand for what a gather frees on the way, since its batches fill up; the last for the batch that
+does not fill up, and is freed only by ``tlb_finish_mmu``. A victim of one page is smaller still.
 """
 
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ class MmStruct:
             return False
         someone_is_at_it = s[self.mmap_lock] > 0 or s[self.walkers] > 0
         gathered = any(s[page] == Page.GATHERED for page in self.pages)
-        waits = s[self.aio] > 0 or "stuck lock" in self.has
+        waits = s[self.aio] > 0 or bool(self.has & {"stuck lock", "hung thread"})
         return someone_is_at_it or gathered or not waits
 
 
@@ -124,6 +124,7 @@ class SignalStruct:
     sigkill: Var  # SIGKILL is pending: SIGNAL_GROUP_EXIT
     oom_mm: Var  # not NULL: tsk_is_oom_victim()
     stepped: Var  # took a step since the last tick of the clock, where there is one
+    live: Var  # threads that are on the kernel's list of tasks
 
     def __str__(self) -> str:
         """Its name."""

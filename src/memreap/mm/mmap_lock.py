@@ -1,7 +1,7 @@
 """Locks. include/linux/mmap_lock.h, kernel/locking/; the bit operations of include/linux/bitops.h.
 
-Every function is one atomic step. A trylock fails while another one has the lock, never for a
-waiter: that allows more than the kernel does, so what holds here holds there.
+Every function is one atomic step. A writer that waits keeps no reader out here, nor makes a trylock
+fail; in the kernel it does.
 """
 
 from memreap.check.operation import BLOCK, BOOL, Block, Memory, Var, operation

@@ -37,9 +37,12 @@ Evaluation = Literal["select", "abort", "next"]
 def oom_evaluate_task(s: Memory, task: TaskStruct) -> Evaluation:
     """The gate: an earlier victim that may still bring memory ends the search for another.
 
-    With ``MMF_OOM_SKIP`` it is passed over, as one whose mm is gone.
+    With ``MMF_OOM_SKIP`` it is passed over, as one whose mm is gone. One that has left the list of
+    tasks is not seen at all, whatever became of its memory.
     """
     mm = task.address_space
+    if not s[task.signal.live]:
+        return "next"
     if s[task.signal.oom_mm]:
         if not s[mm.flags] & MMF_OOM_SKIP:
             return "abort"
@@ -71,20 +74,23 @@ def kill_next(s: Memory, mm: MmStruct, killed_next: Var) -> None:
 
 
 def oom_reap_vmas(k: "Kernel", mm: MmStruct) -> Steps:
-    """``__oom_reap_task_mm``: empty every area, each with a gather of its own."""
+    """``__oom_reap_task_mm``: empty every area, each with a gather of its own; whether all were."""
     yield set_bit(MMF_UNSTABLE, mm)
     if not (yield vma_first(mm)):
         return True
+    done = True
     for area in k.areas_to_reap(mm):
         if not (yield from k.may_reap(mm)):
             continue
         tlb = k.gather_for_reaping(mm)
-        yield from k.invalidate_range(mm, area)
+        if not (yield from k.invalidate_range(mm, area)):
+            done = False
+            continue
         yield from unmap_page_range(k, tlb, mm, area)
         if tlb.pages:
             yield tlb_finish_mmu(mm, tlb)
     yield vma_last(mm)
-    return True
+    return done
 
 
 def oom_reap_task_mm(k: "Kernel", mm: MmStruct) -> Steps:

@@ -12,11 +12,12 @@ from memreap.mm import aio, fork, mm_slot, oom_kill
 from memreap.mm.actors import (
     clock,
     die_allocating,
-    hold_until_released,
+    hold_until_reaped,
     kill_held,
     let_go_of_the_lock,
     stay_for_ever,
     swapoff,
+    tracer,
     use_for_a_while,
     write_file,
 )
@@ -34,6 +35,11 @@ class Stage:
     kernel: Kernel
     victims: dict[int, TaskStruct] = field(default_factory=dict)
     hangs: bool = False  # an exit may wait for ever, and that is no deadlock
+
+    @property
+    def waits_in(self) -> tuple[str, ...]:
+        """Where a task may wait for what never comes."""
+        return ("wait_for_completion", "clear_current_mm") if self.hangs else ()
 
     @property
     def model(self) -> Model:
@@ -57,17 +63,17 @@ Actor = Callable[[Stage, int], None]
 
 def _victim(stage: Stage, number: int) -> None:
     k, tsk = stage.kernel, stage.thread("victim", number)
-    stage.model.task(tsk.comm, k.do_exit, tsk, may_wait=stage.hangs)
+    stage.model.task(tsk.comm, k.do_exit, tsk, waits_in=stage.waits_in)
 
 
 def _thread(stage: Stage, number: int) -> None:
     k, tsk = stage.kernel, stage.thread("thread 2", number)
-    stage.model.task(tsk.comm, k.do_exit, tsk, may_wait=stage.hangs)
+    stage.model.task(tsk.comm, k.do_exit, tsk, waits_in=stage.waits_in)
 
 
 def _running(stage: Stage, number: int) -> None:
     k, tsk = stage.kernel, stage.thread("running thread", number, running=True)
-    stage.model.task(tsk.comm, k.do_exit, tsk, may_wait=stage.hangs)
+    stage.model.task(tsk.comm, k.do_exit, tsk, waits_in=stage.waits_in)
 
 
 def _writer(stage: Stage, number: int) -> None:
@@ -87,12 +93,12 @@ def _allocating_too(stage: Stage, number: int) -> None:
 
 def _held(stage: Stage, number: int) -> None:
     k, tsk = stage.kernel, stage.thread("victim", number)
-    stage.model.task(tsk.comm, hold_until_released, k, tsk, may_wait=stage.hangs)
+    stage.model.task(tsk.comm, hold_until_reaped, k, tsk, waits_in=stage.waits_in)
 
 
 def _hung(stage: Stage, number: int) -> None:
     tsk = stage.thread("hung thread", number)
-    stage.model.task(tsk.comm, stay_for_ever, may_wait=True)
+    stage.model.task(tsk.comm, stay_for_ever, waits_in=("wait_for_ever",))
 
 
 def _exiting(stage: Stage, number: int) -> None:
@@ -107,7 +113,7 @@ def _killed(stage: Stage, number: int) -> None:
 
 def _holds_the_lock(stage: Stage, number: int) -> None:
     tsk = stage.thread("thread that keeps mmap_lock", number)
-    stage.model.task(tsk.comm, stay_for_ever, may_wait=True)
+    stage.model.task(tsk.comm, stay_for_ever, waits_in=("wait_for_ever",))
 
 
 def _lets_go_of_the_lock(stage: Stage, number: int) -> None:
@@ -123,29 +129,33 @@ def _killer(stage: Stage, number: int) -> None:
         for tsk in k.threads_of(victim):
             timer = "timer" if len(k.timers) == 1 else f"timer of {tsk.comm}"
             if tsk is victim or "dies allocating" in victim.address_space.has:
-                stage.model.task(timer, k.wake_oom_reaper, tsk, may_wait=True)
+                stage.model.task(timer, k.wake_oom_reaper, tsk, waits_in=("timer_expires",))
 
 
 def _reaper(stage: Stage, number: int) -> None:
     del number
     k = stage.kernel
-    stage.model.task("oom_reaper", k.oom_reaper, may_wait=True)
+    stage.model.task("oom_reaper", k.oom_reaper, waits_in=("dequeue",))
     if k.uses_kworker:
         kworker = k.kernel_task("kworker", k.mms[0])
-        stage.model.task("kworker", fork.mmput_async_fn, k, kworker, may_wait=True)
+        waits_in = ("wait_for_work", *stage.waits_in)
+        stage.model.task("kworker", fork.mmput_async_fn, k, kworker, waits_in=waits_in)
 
 
 def _reader(stage: Stage, number: int) -> None:
     k, task = stage.kernel, stage.victims[number]
     reader = k.kernel_task("reader", task.address_space)
-    stage.model.task("reader", use_for_a_while, k, task, reader, may_wait=stage.hangs)
+    stage.model.task("reader", use_for_a_while, k, task, reader, waits_in=stage.waits_in)
 
 
 def _mrelease(stage: Stage, number: int) -> None:
     k, task = stage.kernel, stage.victims[number]
     current = k.kernel_task("mrelease", task.address_space)
-    run = kill_held if "hold" in task.address_space.has else oom_kill.kill_and_release
-    stage.model.task("mrelease", run, k, task, current, may_wait=stage.hangs)
+    is_held = "hold" in task.address_space.has
+    run = kill_held if is_held else oom_kill.kill_and_release
+    stage.model.task("mrelease", run, k, task, current, waits_in=stage.waits_in)
+    if is_held:
+        stage.model.task("tracer", tracer, k, task)
 
 
 def _device(stage: Stage, number: int) -> None:
@@ -154,7 +164,7 @@ def _device(stage: Stage, number: int) -> None:
 
 def _filesystem(stage: Stage, number: int) -> None:
     k = stage.kernel
-    stage.model.task("filesystem", aio.filesystem, k, k.mms[number], may_wait=True)
+    stage.model.task("filesystem", aio.filesystem, k, k.mms[number], waits_in=("wait_for_a_page",))
 
 
 def _ksmd(stage: Stage, number: int) -> None:
@@ -168,7 +178,7 @@ def _khugepaged(stage: Stage, number: int) -> None:
 def _clock(stage: Stage, number: int) -> None:
     k = stage.kernel
     k.delay_ticks = 2
-    stage.model.task("clock", clock, k, k.processes[number], may_wait=True)
+    stage.model.task("clock", clock, k, k.processes[number], waits_in=("tick",))
 
 
 def _fork(stage: Stage, number: int) -> None:
@@ -236,7 +246,7 @@ class Scenario:
     hangs: bool = False
     is_patient: bool = True
     victims: int = 1
-    pages: int = 2
+    pages: int = 3
 
     @property
     def asks(self) -> tuple[str, ...]:
@@ -249,6 +259,8 @@ class Scenario:
 
     def lets(self, kernel: type[Kernel]) -> bool:
         """Whether a kernel has what the actors need."""
+        if "fork" in self.cast and not kernel.has_partial_trees:
+            return False
         return kernel.has_mrelease or "mrelease" not in self.cast
 
     def without(self, *actors: str) -> "Scenario":
@@ -303,6 +315,12 @@ SCENARIOS: dict[str, Scenario] = {
     for scenario in (
         Scenario("lone", "A victim of one thread; the killer and its reaper.", OOM),
         Scenario(
+            "small",
+            "The same, and the victim is smaller than one batch of an mmu_gather.",
+            OOM,
+            pages=1,
+        ),
+        Scenario(
             "reader",
             "A third holder of mm_users: a reader of /proc, swapoff, an I/O worker.",
             (*OOM, "reader"),
@@ -329,6 +347,14 @@ SCENARIOS: dict[str, Scenario] = {
             hangs=True,
         ),
         Scenario(
+            "aio-notifier",
+            "The same, and a secondary MMU maps the pages, which may be busy when it is told.",
+            OOM,
+            _has("aio", "notifier"),
+            ("hung-exit",),
+            hangs=True,
+        ),
+        Scenario(
             "aio-needs-memory",
             "I/O of a filesystem, which completes only after it was given memory.",
             (*OOM, "filesystem"),
@@ -340,7 +366,7 @@ SCENARIOS: dict[str, Scenario] = {
             "thread-hung",
             "A second thread hangs in the kernel, and never comes back.",
             (*OOM, "hung thread"),
-            frozenset(),
+            _has("hung thread"),
             ("hung-exit",),
             hangs=True,
         ),
@@ -440,11 +466,18 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "mrelease-held",
-            "The same as memreap does it: held by ptrace until process_mrelease is through.",
+            "The same as memreap does it: held by ptrace until process_mrelease has the mm.",
             ("held victim", "mrelease"),
             _has("aio", "hold"),
             ("hung-exit", "hostage"),
             hangs=True,
+        ),
+        Scenario(
+            "mrelease-held-robust-list",
+            "Held by memreap, with robust futexes.",
+            ("held victim", "mrelease"),
+            _has("hold", "robust list"),
+            ("robust-list",),
         ),
         Scenario(
             "mrelease-robust-list",

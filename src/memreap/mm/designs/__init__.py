@@ -10,7 +10,7 @@ from memreap.mm.designs.of_2017 import (
 )
 from memreap.mm.designs.of_2018 import Handover2018, Rientjes2018
 from memreap.mm.designs.pre_4_14 import Pre414
-from memreap.mm.designs.since_4_15 import V60, V415, V417, V419, V515, V516, V518
+from memreap.mm.designs.since_4_15 import V60, V415, V417, V419, V515, V518, V515First
 from memreap.mm.kernel import Kernel
 
 DESIGNS: dict[str, type[Kernel]] = {
@@ -28,8 +28,8 @@ DESIGNS: dict[str, type[Kernel]] = {
         Rientjes2018,
         Handover2018,
         V419,
+        V515First,
         V515,
-        V516,
         V518,
         V60,
         Kernel,

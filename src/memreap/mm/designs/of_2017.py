@@ -19,18 +19,19 @@ from memreap.mm.mmap_lock import (
     test_bit,
 )
 from memreap.mm.mmu_gather import tlb_finish_mmu, tlb_gather_mmu_fullmm
+from memreap.mm.oom_kill import schedule_timeout_idle
 
 
 class GateRetry(Pre414):
     """No concurrency: where ``mmget_not_zero`` fails the reaper tries again until SKIP is set.
 
-    The mail: "changing the OOM reaper to return 'false' if mmget_not_zero returns zero and
-    MMF_OOM_SKIP is not set yet, would have been enough" but for ``exit_aio``.
+    The mail, read strictly: return false where mmget_not_zero fails and the bit is not set yet,
+    and wait until it is, however long.
     """
 
     name = "gate-retry"
     who = "Andrea Arcangeli"
-    when = "25 July 2017, in the mail"
+    when = "25 July 2017, in the mail, without an end to the tries"
 
     def nobody_uses_it(self, mm: MmStruct) -> Steps:
         """Done only once the exit path says so."""
@@ -45,11 +46,11 @@ class GateRetry(Pre414):
 
 
 class GateRetryBounded(GateRetry):
-    """The same with the reaper's ten attempts: a second's patience, then the next victim."""
+    """The same as the kernel of that time would have run it: ten tries, then the next victim."""
 
     name = "gate-retry-1s"
     who = "Andrea Arcangeli"
-    when = "25 July 2017, with the retries that were there"
+    when = "25 July 2017, in the mail, read to the letter"
 
     oom_reap_task = Pre414.oom_reap_task
 
@@ -63,8 +64,8 @@ def mmap_is_set(s: Memory, mm: MmStruct) -> bool:
 class AlwaysLock(Pre414):
     """``exit_mmap`` takes the lock for writing, always, before page tables and areas go.
 
-    The reaper takes no reference; a tree that is gone (``mm->mmap == NULL``) tells it to leave.
-    Kirill Shutemov measured about 4 % for 100,000 times /bin/true.
+    The reaper takes no reference and no ``oom_lock``; a tree that is gone (``mm->mmap == NULL``)
+    tells it to leave. Kirill Shutemov measured about 4 % for 100,000 times /bin/true.
     """
 
     name = "always-lock"
@@ -86,14 +87,15 @@ class AlwaysLock(Pre414):
         yield remove_vmas(mm, True)
         yield mmap_write_unlock(mm)
 
-    def oom_reap_task_mm_locked(self, mm: MmStruct) -> Steps:
-        """Whoever uses it: the lock is what counts."""
+    def oom_reap_task_mm(self, mm: MmStruct) -> Steps:
+        """Whoever uses it: ``mmap_sem`` is what counts."""
         if not (yield mmap_read_trylock(mm)):
             return False
+        done = True
         if (yield mmap_is_set(mm)):
-            yield from self.oom_reap_vmas(mm)
+            done = yield from self.oom_reap_vmas(mm)
         yield mmap_read_unlock(mm)
-        return True
+        return done
 
 
 class TestAndSet(Pre414):
@@ -122,13 +124,14 @@ class TestAndSet(Pre414):
         """With a reference, or, where there is none to be had, as the first to set the bit."""
         if not (yield mmap_read_trylock(mm)):
             return False
+        done = True
         is_used = yield mmget_not_zero(mm)
         if is_used or not (yield test_and_set_bit(MMF_OOM_SKIP, mm)):
-            yield from self.oom_reap_vmas(mm)
+            done = yield from self.oom_reap_vmas(mm)
         yield mmap_read_unlock(mm)
         if is_used:
             yield from self.mmput_async(mm)
-        return True
+        return done
 
 
 class TestAndSetUnlocked(TestAndSet):
@@ -138,8 +141,8 @@ class TestAndSetUnlocked(TestAndSet):
     """
 
     name = "test-and-set-unlocked"
-    who = "Michal Hocko's objection"
-    when = "25 July 2017"
+    who = "what Michal Hocko's objection speaks of"
+    when = "26 July 2017"
 
     def oom_reap_task_mm(self, mm: MmStruct) -> Steps:
         """No ``oom_lock``."""
@@ -164,6 +167,8 @@ class Merged414(Pre414):
 
     fixes = frozenset({"4d4bbd8526a8", "6b31d5955cb2"})
     uses_kworker = False
+    # A second's sleep, with oom_lock held: time enough for who exits, unless its exit wants that.
+    waits_where_it_leaves_alone = True
 
     def exit_mmap(self, mm: MmStruct, current: TaskStruct) -> Steps:
         """As before; whoever is a victim waits for the reaper."""
@@ -171,13 +176,17 @@ class Merged414(Pre414):
         yield from self.munlock(mm)
         tlb = tlb_gather_mmu_fullmm(mm)
         yield from unmap_vmas(self, tlb, mm)
+        yield from self.skip_and_wait(mm, current)
+        yield free_pgtables(mm)
+        yield tlb_finish_mmu(mm, tlb)
+        yield remove_vmas(mm, False)
+
+    def skip_and_wait(self, mm: MmStruct, current: TaskStruct) -> Steps:
+        """Set the bit; whoever is a victim waits for the reaper."""
         yield set_bit(MMF_OOM_SKIP, mm)
         if (yield from self.is_victim(mm, current)):
             yield mmap_write_lock(mm)
             yield mmap_write_unlock(mm)
-        yield free_pgtables(mm)
-        yield tlb_finish_mmu(mm, tlb)
-        yield remove_vmas(mm, False)
 
     def is_victim(self, mm: MmStruct, current: TaskStruct) -> Steps:
         """Is it this task?"""
@@ -193,9 +202,18 @@ class Merged414(Pre414):
         """Reap under the lock, unless the exit path is past it."""
         if not (yield mmap_read_trylock(mm)):
             return False
-        is_skipped = "notifier" in mm.has and not self.tells_secondary_mmus
-        is_skipped = is_skipped and "4d4bbd8526a8" in self.fixes
-        if not is_skipped and not (yield test_bit(MMF_OOM_SKIP, mm)):
-            yield from self.oom_reap_vmas(mm)
+        if self.leaves_alone(mm):
+            yield mmap_read_unlock(mm)
+            yield schedule_timeout_idle(mm, self.is_patient and self.waits_where_it_leaves_alone)
+            return True
+        done = True
+        if not (yield test_bit(MMF_OOM_SKIP, mm)):
+            done = yield from self.oom_reap_vmas(mm)
         yield mmap_read_unlock(mm)
-        return True
+        return done
+
+    def leaves_alone(self, mm: MmStruct) -> bool:
+        """Whether a secondary MMU maps it, which the reaper cannot tell of what it does."""
+        return (
+            "notifier" in mm.has and "4d4bbd8526a8" in self.fixes and not self.tells_secondary_mmus
+        )

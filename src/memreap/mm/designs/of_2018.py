@@ -4,7 +4,14 @@ from memreap.check.operation import Memory, Steps, Var, become, operation
 from memreap.mm.designs.of_2017 import mmap_is_set
 from memreap.mm.designs.since_4_15 import V417, V419
 from memreap.mm.memory import free_pgtables, unmap_vmas
-from memreap.mm.mm_struct import MMF_OOM_SKIP, MMF_UNSTABLE, MmStruct, TaskStruct
+from memreap.mm.mm_struct import (
+    MMF_OOM_SKIP,
+    MMF_OOM_VICTIM,
+    MMF_UNSTABLE,
+    MmStruct,
+    Page,
+    TaskStruct,
+)
 from memreap.mm.mmap import remove_vmas, unlink_vmas
 from memreap.mm.mmap_lock import (
     mmap_read_trylock,
@@ -20,7 +27,7 @@ from memreap.mm.oom_kill import schedule_timeout_idle
 
 @operation((False, True))
 def oom_free_timeout(s: Memory, mm: MmStruct) -> bool:
-    """Whether ten seconds are over. They are long enough for all that comes by itself."""
+    """Whether a second is over. It is long enough for all that comes by itself."""
     return not mm.is_on_its_way(s)
 
 
@@ -31,20 +38,22 @@ def enqueue_last(s: Memory, tsk: TaskStruct, oom_reaper_list: Var) -> None:
 
 
 class Rientjes2018(V417):
-    """MMF_OOM_SKIP once all is freed, or ten seconds after; MMF_UNSTABLE arbitrates.
+    """MMF_OOM_SKIP once all is freed, or a second after the kill; MMF_UNSTABLE arbitrates.
 
     Refused as papering over: the timeout decides when the killer goes on.
     """
 
     name = "rientjes-2018"
     who = "David Rientjes"
-    when = "May to July 2018"
+    when = "June 2018, third version"
+
+    fixes = V417.fixes | {"9bcdeb51bd7d"}  # its own way: cmpxchg on oom_free_expire
 
     def exit_mmap(self, mm: MmStruct, current: TaskStruct) -> Steps:
         """Reap oneself, say so by MMF_UNSTABLE, wait for the reaper; then all as ever."""
         yield from self.mmu_notifier_release(mm)
         if (yield from self.is_victim(mm, current)):
-            yield from self.oom_reap_vmas(mm)
+            yield from self.reap_oneself(mm)
             yield set_bit(MMF_UNSTABLE, mm)
             yield mmap_write_lock(mm)
             yield mmap_write_unlock(mm)
@@ -59,12 +68,11 @@ class Rientjes2018(V417):
         """All is freed: now the killer may pass it over."""
         yield set_bit(MMF_OOM_SKIP, mm)
 
-    def oom_reap_task_mm(self, mm: MmStruct) -> Steps:
+    def oom_reap_task_mm_locked(self, mm: MmStruct) -> Steps:
         """Reap, unless somebody has begun to."""
         if not (yield mmap_read_trylock(mm)):
             return False
-        is_skipped = "notifier" in mm.has  # as 4d4bbd8526a8 has it
-        if not is_skipped and not (yield test_bit(MMF_UNSTABLE, mm)):
+        if not self.leaves_alone(mm) and not (yield test_bit(MMF_UNSTABLE, mm)):
             yield from self.oom_reap_vmas(mm)
         yield mmap_read_unlock(mm)
         return True
@@ -83,6 +91,12 @@ class Rientjes2018(V417):
         return become(self.oom_reaper)
 
 
+@operation((False, True))
+def little_is_left(s: Memory, mm: MmStruct) -> bool:
+    """Whether hardly a page is mapped any more."""
+    return all(s[page] != Page.MAPPED for page in mm.pages)
+
+
 class Handover2018(V419):
     """The exit path takes over: areas are unlinked under the lock for writing.
 
@@ -92,7 +106,7 @@ class Handover2018(V419):
 
     name = "handover-2018"
     who = "Michal Hocko"
-    when = "RFC, September 2018"
+    when = "RFC, second version, October 2018"
 
     def exit_mmap(self, mm: MmStruct, current: TaskStruct) -> Steps:
         """Unmap beside the reaper; then tell it to leave."""
@@ -114,17 +128,20 @@ class Handover2018(V419):
         yield remove_vmas(mm, False)
 
     def mmput_end(self, mm: MmStruct) -> Steps:
-        """All is freed: now the killer may pass it over."""
-        yield set_bit(MMF_OOM_SKIP, mm)
+        """All of a victim is freed: now the killer may pass it over."""
+        if (yield test_bit(MMF_OOM_VICTIM, mm)):
+            yield set_bit(MMF_OOM_SKIP, mm)
 
     def oom_reap_task_mm(self, mm: MmStruct) -> Steps:
-        """Reap, unless the exit path has taken over."""
+        """Reap, unless the exit path has taken over; again, while much is left."""
         if not (yield mmap_read_trylock(mm)):
             return False
+        done = True
         if (yield mmap_is_set(mm)):
             yield from self.oom_reap_vmas(mm)
+            done = yield little_is_left(mm)
         yield mmap_read_unlock(mm)
-        return True
+        return done
 
     def oom_reap_task(self, tsk: TaskStruct) -> Steps:
         """Set the bit only while the exit path has not taken over."""

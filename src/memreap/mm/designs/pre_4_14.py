@@ -1,4 +1,4 @@
-"""4.6 to 4.13: the reaper takes a reference, and calls a victim done that it gets none of."""
+"""4.9 to 4.12: the reaper takes a reference, and calls a victim done that it gets none of."""
 
 from memreap.check.operation import Steps
 from memreap.mm.fork import mmget_not_zero
@@ -27,10 +27,11 @@ class Pre414(Kernel):
 
     name = "pre-4.14"
     who = "Michal Hocko (the reaper)"
-    when = "4.6, May 2016, to 4.13"
+    when = "4.9 to 4.12, December 2016 to 2017"
 
     fixes = frozenset()
     has_mrelease = False
+    has_partial_trees = False
     has_reaper_delay = False
     uses_kworker = True
     tells_secondary_mmus = False
@@ -77,10 +78,10 @@ class Pre414(Kernel):
             done = yield from self.nobody_uses_it(mm)
             yield mmap_read_unlock(mm)
             return done
-        yield from self.oom_reap_vmas(mm)
+        done = yield from self.oom_reap_vmas(mm)
         yield mmap_read_unlock(mm)
         yield from self.mmput_async(mm)
-        return True
+        return done
 
     def nobody_uses_it(self, mm: MmStruct) -> Steps:
         """``mmget_not_zero`` failed: *done*, says this kernel."""

@@ -29,10 +29,17 @@ class V415(Merged414):
 
     name = "4.15"
     who = "Michal Hocko; Wang Nan, Andrea Arcangeli"
-    when = "4837fe37adff and 687cb0884a71, December 2017"
+    when = "687cb0884a71 and 4837fe37adff, November and December 2017"
 
     fixes = Merged414.fixes | {"687cb0884a71"}
     marks_the_mm = True
+
+    def skip_and_wait(self, mm: MmStruct, current: TaskStruct) -> Steps:
+        """Of a victim alone."""
+        if (yield from self.is_victim(mm, current)):
+            yield set_bit(MMF_OOM_SKIP, mm)
+            yield mmap_write_lock(mm)
+            yield mmap_write_unlock(mm)
 
     def is_victim(self, mm: MmStruct, current: TaskStruct) -> Steps:
         """Is it this mm?"""
@@ -49,6 +56,8 @@ class V417(V415):
     name = "4.17"
     who = "David Rientjes"
     when = "27ae357fa82b, May 2018"
+
+    waits_where_it_leaves_alone = False
 
     def exit_mmap(self, mm: MmStruct, current: TaskStruct) -> Steps:
         """Reap, set the bit, wait; then all as ever."""
@@ -79,7 +88,6 @@ class V419(V417):
     who = "Michal Hocko; Tetsuo Handa"
     when = "af5679fbc669 and 93065ac753e4, August 2018"
 
-    fixes = V417.fixes | {"9bcdeb51bd7d"}  # in 5.0
     tells_secondary_mmus = True
 
     def reap_oneself(self, mm: MmStruct) -> Steps:
@@ -91,16 +99,17 @@ class V419(V417):
         return (yield from self.oom_reap_task_mm_locked(mm))
 
 
-class V515(V419):
+class V515First(V419):
     """``process_mrelease(2)`` as it was first merged: nothing makes ``exit_mmap`` wait for it.
 
     Who is killed by hand is no OOM victim, has no MMF_OOM_VICTIM, and takes no lock.
     """
 
-    name = "5.15"
+    name = "5.15-rc"
     who = "Suren Baghdasaryan"
-    when = "884a7e5964e0, September 2021"
+    when = "884a7e5964e0, September 2021; no kernel was released with it"
 
+    fixes = V419.fixes | {"9bcdeb51bd7d"}  # in 5.0
     has_mrelease = True
 
     def process_mrelease(self, task: TaskStruct, current: TaskStruct) -> Steps:
@@ -117,15 +126,15 @@ class V515(V419):
         yield mmdrop(mm)
 
 
-class V516(V515):
+class V515(V515First):
     """``process_mrelease`` holds ``mm_users``: safe, and the caller may be the last one out.
 
     Then it is the caller who waits in ``exit_aio``.
     """
 
-    name = "5.16"
+    name = "5.15"
     who = "Suren Baghdasaryan"
-    when = "337546e83fc7, November 2021"
+    when = "337546e83fc7, October 2021; 5.15 and 5.16"
 
     def process_mrelease(self, task: TaskStruct, current: TaskStruct) -> Steps:
         """With a reference that keeps ``exit_mmap`` from running."""
@@ -140,7 +149,7 @@ class V516(V515):
         yield from self.mmput(mm, current)
 
 
-class V518(V515):
+class V518(V515First):
     """``exit_mmap`` takes the lock for writing, always: what was refused in 2017.
 
     ``process_mrelease`` is back to ``mm_count``, and looks at the bit under the lock. The reaper
@@ -149,7 +158,7 @@ class V518(V515):
 
     name = "5.18"
     who = "Suren Baghdasaryan; Nico Pache (the delay)"
-    when = "64591e8605d6, ba535c1caf3e, f798a1d4f94d, e4a38402c36e, 2022"
+    when = "64591e8605d6, ba535c1caf3e, f798a1d4f94d in 5.17, e4a38402c36e in 5.18; 2022"
 
     fixes = FIXES - {"64c37e134b12", "59d4d36158ba"}
     has_reaper_delay = True
@@ -174,16 +183,13 @@ class V518(V515):
 
 
 class V60(Kernel):
-    """``exit_mmap`` as today. The reaper begins at the first area, as the exit path does.
-
-    So the reaper may hold the first pages in its gather, and the exit path the last ones, when the
-    bit is set: not one is free yet.
-    """
+    """``exit_mmap`` as today. The reaper begins at the first area, as the exit path does."""
 
     name = "6.0"
     who = "Suren Baghdasaryan"
     when = "August 2022, to 6.17"
 
     fixes = FIXES - {"64c37e134b12", "59d4d36158ba"}
+    has_partial_trees = False  # of 6.0 to 6.7
 
     areas_to_reap = V518.areas_to_reap
