@@ -195,15 +195,16 @@ def random_model(random: Random, *, always: bool = False, alike: bool = False) -
     programs = [random_program(random, variables, length) for length in lengths]
     for number in range(len(programs)):
         does = programs[random.randrange(2) if alike else number]
-        waits = random.random() < 0.2 and not alike
-        model.task(f"t{number}", task, does, may_wait=waits)
+        waits = random.choice(({}, {}, {"may_wait": True}, {"waits_in": ("lock", "wait")}))
+        model.task(f"t{number}", task, does, **({} if alike else waits))
     x, y, value = random.choice(variables), random.choice(variables), random.choice(VALUES)
     model.ask("step")
     model.ask("no deadlock", Kind.NO_DEADLOCK)
     model.ask("at end", Kind.AT_END, lambda s: bool(s[x] == value or s[y] == 0))
     if always:
-        a, b = random.choice(variables), random.choice(variables)
-        model.ask("always", Kind.ALWAYS, lambda s: not (s[a] == value and s[b] != 1))
+        a, b = random.sample(variables, 2) if len(variables) > 1 else variables * 2
+        other = random.choice(VALUES)
+        model.ask("always", Kind.ALWAYS, lambda s: not (s[a] == value and s[b] == other))
     return model
 
 

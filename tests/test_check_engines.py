@@ -28,8 +28,16 @@ End = tuple[tuple[Any, ...], tuple[int, ...]]  # the memory, and who is left wai
 
 
 def ends(found: Exploration) -> set[End]:
-    space = found.space
-    return {(space.memory(state), tuple(space.waiting(state))) for state in found.dead_ends}
+    return {(found.space.memory(state), waiting(found.space, state)) for state in found.dead_ends}
+
+
+def waiting(space: Space, state: int) -> tuple[int, ...]:
+    """Without symmetry: the tasks that have not ended."""
+    return tuple(
+        component.members[0]
+        for component in space.components
+        if component.automaton.operations[component.at(state)[0]]
+    )
 
 
 @dataclass
@@ -254,9 +262,15 @@ def spin(x: Var) -> Steps:
     return None if done else become(spin, x)
 
 
-def count_up(x: Var, left: int) -> Steps:
-    yield rnd.add(x)
-    return become(count_up, x, left - 1) if left > 1 else None
+@operation(BOOL)
+def reaches(s: Memory, x: Var, value: int) -> bool:
+    s[x] += 1
+    return bool(s[x] == value)
+
+
+def count_up(x: Var, value: int) -> Steps:
+    done = yield reaches(x, value)
+    return None if done else become(count_up, x, value)
 
 
 def test_a_model_that_goes_round_is_refused() -> None:
@@ -297,6 +311,7 @@ def test_who_may_wait_is_no_deadlock() -> None:
     model.ask("stuck", Kind.NO_DEADLOCK)
     program = (Instruction(rnd.wait, (x, 1), 0),)
     model.task("daemon", rnd.task, program, may_wait=True)
+    model.task("worker", rnd.task, program, waits_in=("wait",))
     found = dpor.runs(model)
     assert (found.complete, found.deadlocked, found.broken) == (1, 0, {})
     model.task("user", rnd.task, program)

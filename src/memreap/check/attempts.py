@@ -53,6 +53,7 @@ class Attempts:
 
     def __init__(self, model: Model) -> None:
         """Learn the tasks. Raises EndlessTaskError."""
+        self.model = model
         learnt: dict[Any, Automaton] = {}
         for task in model.tasks:
             does = (task.function, task.args)
@@ -91,6 +92,14 @@ class Attempts:
             for one in outcomes
         ]
         return Attempt(tuple(steps), touched)
+
+    def stuck(self, state: State) -> list[str]:
+        """Of a state in which nothing can happen: who waits there, and must not."""
+        return [
+            task.name
+            for task, does, place in zip(self.model.tasks, self.automata, state.places, strict=True)
+            if (operation := does.operations[place]) and not task.may_wait_before(operation)
+        ]
 
     def all_at(self, state: State) -> list[Attempt | None]:
         """What each task can do in a state."""

@@ -318,10 +318,10 @@ class _Explorer:
             self.found.blocked += 1
             return
         memory = self.attempts.memories[node.state.memory]
-        names = [self.model.tasks[i].name for i in waiting if not self.model.tasks[i].may_wait]
-        self.found.deadlocked += bool(names)
-        self.found.complete += not names
-        self._judge(memory, names)
+        stuck = self.attempts.stuck(node.state)
+        self.found.deadlocked += bool(stuck)
+        self.found.complete += not stuck
+        self._judge(memory, stuck)
         if self.each:
             self.each(Run(self._schedule(), self._results(), memory, waiting))
 
@@ -340,7 +340,8 @@ class _Explorer:
 
         ``kept`` are those after which it is tried. It conflicts with the latest of them in its
         way; each is left out, with all that must follow it. Is the operation blocked then, or does
-        it touch something else, this goes on from there.
+        it touch something else, this goes on from there. (To go on when it is not blocked is
+        caution: no program is known that needs it.)
         """
         todo = [(kept, pending.attempt)]
         seen = set()

@@ -56,7 +56,6 @@ _Key = tuple[State, int]  # the sleep set is a bit a task
 class _Oracle:
     def __init__(self, model: Model, limits: Limits | None) -> None:
         self.attempts = Attempts(model)
-        self.may_wait = [task.may_wait for task in model.tasks]
         self.known: dict[_Key, Count] = {}
         self.ahead = limits and [_ahead(does, limits) for does in self.attempts.automata]
 
@@ -91,9 +90,7 @@ class _Oracle:
         tried = self.attempts.all_at(state)
         able = sum(1 << task for task, attempt in enumerate(tried) if attempt and attempt.steps)
         if not able:
-            stuck = any(
-                attempt and not may for attempt, may in zip(tried, self.may_wait, strict=True)
-            )
+            stuck = self.attempts.stuck(state)
             return Count(deadlocked=1) if stuck else Count(complete=1)
         found: list[_Key] = []
         for task in _tasks(self._enough(state, tried, able, sleep) & ~sleep):
