@@ -43,6 +43,7 @@ byte page[2];
 /* struct signal_struct and task_struct of the victim */
 bool sigkill, oom_mm;
 bool has_mm[THREADS] = true;
+byte live = THREADS;  /* threads on the list of tasks */
 
 /* the OOM killer's */
 bool oom_lock, oom_reaper_timer;
@@ -51,7 +52,6 @@ bool skip_shown;  /* the killer has seen MMF_OOM_SKIP, and acts on it */
 bool killed_next;
 
 #define ALL_FREE (page[0] == FREE && page[1] == FREE)
-#define NONE_FREE (page[0] != FREE && page[1] != FREE)
 /* No I/O in flight and no stuck lock here: what is not back yet, comes. */
 #define IS_ON_ITS_WAY (!ALL_FREE)
 
@@ -145,6 +145,7 @@ active [THREADS] proctype thread()
 	d_step { sigkill -> skip };  /* get_signal */
 	d_step { mmap_lock >= 0 -> has_mm[_pid] = false };  /* exit_mm */
 	mmput(has_page_1);
+	d_step { live-- };  /* release_task */
 end_gone:
 	false
 }
@@ -181,10 +182,11 @@ get_page_from_freelist:
 	:: d_step { !ALL_FREE -> skip }
 	fi;
 	if  /* oom_evaluate_task */
-	:: d_step { oom_mm && !mmf_oom_skip -> skip }; goto unlock_and_retry
-	:: d_step { oom_mm && mmf_oom_skip -> skip_shown = true }; goto kill_next
-	:: d_step { !oom_mm && !has_mm[0] -> skip }; goto kill_next
-	:: d_step { !oom_mm && has_mm[0] -> skip }
+	:: d_step { live == 0 -> skip }; goto kill_next
+	:: d_step { live && oom_mm && !mmf_oom_skip -> skip }; goto unlock_and_retry
+	:: d_step { live && oom_mm && mmf_oom_skip -> skip_shown = true }; goto kill_next
+	:: d_step { live && !oom_mm && !has_mm[0] -> skip }; goto kill_next
+	:: d_step { live && !oom_mm && has_mm[0] -> skip }
 	fi;
 	if  /* __oom_kill_process: send SIGKILL, mark_oom_victim */
 	:: d_step {
@@ -206,10 +208,7 @@ unlock_and_retry:
 	oom_lock = false;
 	goto get_page_from_freelist;
 kill_next:
-	atomic {  /* SPIN allows no jump to a d_step */
-		killed_next = true;
-		assert(!(IS_ON_ITS_WAY && NONE_FREE))  /* needless-kill-at-once */
-	};
+	killed_next = true;
 unlock_and_end:
 	oom_lock = false;
 end_gone:
