@@ -1,0 +1,186 @@
+"""The guard's laws, as they can be seen from the machine that it runs on.
+
+Each is asked where it can be broken; ``Broken`` names the law, by its number in the design. What
+the guard believes does not count here: what the machine knows does.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from memreap.decide.events import Candidate, Event
+from memreap.reap.facts import Facts
+from memreap.simulate.guard_machine import MIB, Process
+
+if TYPE_CHECKING:
+    from memreap.simulate.guard_world import World
+
+GRACE_S = 0.5  # from a kill until every scout must know of it
+TURN_MAX_S = 0.5  # how long the core may be away from its poll, beyond what it is made late by
+PROGRESS_BYTES = MIB
+SLACK_S = 0.1
+QUEUE_MAX = 10_000
+
+
+class Broken(AssertionError):  # noqa: N818 - a finding, not an error
+    """A law that was broken, and how."""
+
+    def __init__(self, law: int, why: str) -> None:
+        """``law``: 1 to 8; 0 for relief that did not come."""
+        super().__init__(f"law {law}: {why}")
+        self.law, self.why = law, why
+
+
+class Laws:
+    """Watches a run."""
+
+    def __init__(self, world: "World") -> None:
+        """Nothing has happened."""
+        self._world = world
+        self._said: dict[int, list[str]] = defaultdict(list)
+        self.turns: list[dict[str, Any]] = []
+        self.kills: list[tuple[float, str, Candidate]] = []  # when, for which domain, whom
+        self._victims: dict[str, tuple[float, Candidate]] = {}  # by domain, the last
+        self._done: dict[str, set[tuple[int, int]]] = defaultdict(set)  # told to the domain
+        self._progress: dict[str, tuple[float, float]] = {}
+        self.ordered = 0
+        self._polled_s = world.machine.now_s
+
+    # Law 1: nobody who is protected, nobody who is somebody else.
+
+    def is_ordered(self, processes: Sequence[Process], facts: Sequence[Facts]) -> None:
+        """Somebody is about to be killed."""
+        self.ordered += 1
+        for process, known in zip(processes, facts, strict=False):
+            self.is_signalled(process)
+            if (known.pid, known.start_ticks) != process.identity and known.start_ticks:
+                raise Broken(1, f"{process.comm} ({process.pid}) dies in another one's place")
+
+    def is_signalled(self, process: Process) -> None:
+        """A signal is sent by the core."""
+        if self._world.options.dry_run and self._world.permitted:
+            raise Broken(1, f"a dry run signals {process.comm} ({process.pid})")
+        if process.protected:
+            raise Broken(1, f"{process.comm} ({process.pid}) is protected, and signalled")
+
+    # Law 2: one victim at a time.
+
+    def is_chosen(self, domain: str, victim: Candidate) -> None:
+        """A domain orders a kill."""
+        now_s = self._world.machine.now_s
+        before = self._victims.get(domain)
+        if before is not None:
+            self._is_settled(domain, *before)
+        usage, place = self._world.usage_bytes(domain), self._world.places[domain]
+        if usage < place.limit_bytes * 0.7:
+            raise Broken(2, f"{domain} kills at {usage / place.limit_bytes:.0%} of its line")
+        self._victims[domain] = now_s, victim
+        self._progress[domain] = now_s, float(usage)
+        self.kills.append((now_s, domain, victim))
+
+    def _is_settled(self, domain: str, killed_s: float, victim: Candidate) -> None:
+        machine, options = self._world.machine, self._world.options
+        if victim.identity in self._done[domain]:
+            return  # it could not be killed, or has gone before it was
+        held = 0.0
+        for member in victim.members:
+            process = machine.processes.get(member.pid)
+            if process is not None and process.identity == tuple(member):
+                held += process.mm.at(machine.now_s)
+                if process.killed_s is None:
+                    return  # refused, and told so
+        if held < PROGRESS_BYTES:
+            return
+        since_s, _ = self._progress.get(domain, (killed_s, 0.0))
+        waited_s = machine.now_s - max(since_s, killed_s)
+        if waited_s < options.patience_s - SLACK_S:
+            raise Broken(
+                2,
+                f"{domain} kills again {waited_s:.2f} s after its usage last fell, with"
+                f" {held / MIB:.0f} MiB of {victim.name} ({victim.identity.pid}) still to come;"
+                f" its patience is {options.patience_s:g} s",
+            )
+
+    def is_told(self, event: Event | None) -> None:
+        """What a kill came to at once."""
+        if event is not None and hasattr(event, "victim"):
+            self._done[event.domain].add(event.victim)
+
+    def note_progress(self) -> None:
+        """When did the usage of a domain with a victim last fall below all that was before?"""
+        for domain in self._victims:
+            usage = float(self._world.usage_bytes(domain))
+            before = self._progress.get(domain)
+            if before is None or usage <= before[1] - PROGRESS_BYTES:
+                self._progress[domain] = self._world.machine.now_s, usage
+
+    # Law 3: of who is dying nothing is read.
+
+    def is_read(self, process: Process, scout: object) -> None:
+        """A scout begins to look at a process."""
+        del scout
+        now_s, killed_s = self._world.machine.now_s, process.killed_s
+        if not process.by_guard or killed_s is None or process.exited_s is not None:
+            return
+        if now_s > killed_s + GRACE_S:
+            raise Broken(3, f"{process.comm} ({process.pid}) is read {now_s - killed_s:.2f} s dead")
+
+    # Law 4: nothing keeps the core.
+
+    def is_polling(self, late_s: float) -> None:
+        """The core comes to its poll; ``late_s``: what it was made late by."""
+        now_s = self._world.machine.now_s
+        away_s = now_s - self._polled_s - late_s
+        if away_s > TURN_MAX_S:
+            raise Broken(4, f"the core was away from its poll for {away_s:.2f} s")
+
+    def has_polled(self) -> None:
+        """And goes on."""
+        self._polled_s = self._world.machine.now_s
+
+    # Law 5: nothing grows.
+
+    def is_bounded(self, what: str, length: int) -> None:
+        """How long a queue of the core's is."""
+        if length > QUEUE_MAX:
+            raise Broken(5, f"{what}: {length} wait")
+
+    # Law 6: boost, SIGKILL and reap go out back to back.
+
+    def has_acted(self, domain: str, ordered_before: int, event: Event | None) -> None:
+        """A kill was ordered, and the core has done what it does about it."""
+        if event is None and self.ordered == ordered_before:
+            raise Broken(6, f"{domain} ordered a kill, and nothing went out")
+
+    # Law 7: every decision can be explained afterwards.
+
+    def is_written(self, turn: dict[str, Any]) -> None:
+        """The scribe has written something down."""
+        self.turns.append(turn)
+
+    def are_explained(self) -> None:
+        """Once all is over: is everyone who was killed in the record, and why?"""
+        chosen = defaultdict(list)
+        for turn in self.turns:
+            if turn["what"] in ("chosen", "shared") and turn["victim"]:
+                chosen[turn["victim"]["pids"][0]].append(turn)
+        ends = ("released", "skipped", "outcome")
+        ended = {t["victim"]["pids"][0] for t in self.turns if t["what"] in ends and t["victim"]}
+        for _, domain, victim in self.kills:
+            pid = victim.identity.pid
+            told = chosen.get(pid, [])
+            if not told:
+                raise Broken(7, f"{domain} killed {pid}, and no choice is on record")
+            if not any(t["choice"] and t["choice"]["candidates"] for t in told):
+                raise Broken(7, f"{domain} killed {pid}, and who else was there is not on record")
+            if victim.identity not in self._done[domain] and pid not in ended:
+                raise Broken(7, f"{domain} killed {pid}, and what became of it is not on record")
+
+    # Law 8: what cannot be done is said once.
+
+    def is_said(self, line: str, scribe: object) -> None:
+        """A line for people."""
+        said = self._said[id(scribe)]
+        if line in said:
+            raise Broken(8, f"said twice: {line!r}")
+        said.append(line)

@@ -1,0 +1,242 @@
+"""One run of the guard by a seed or a list of choices: faults first, then none, and what came of it.
+
+A run that breaks no law and brings relief is nothing; one that does not is a ``Finding``.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from signal import Signals
+
+from memreap.decide.policy import Policy
+from memreap.guard.core import Core
+from memreap.guard.crew import Scouts, Scribes
+from memreap.guard.gauges import Gone
+from memreap.guard.hands import Hands
+from memreap.guard.settings import Amount, Kind, Records, Scope, Settings
+from memreap.reap.standby import Standbys
+from memreap.simulate.choices import Choices
+from memreap.simulate.guard_laws import Broken, Laws
+from memreap.simulate.guard_machine import Process
+from memreap.simulate.guard_seam import SIGNALS_FD, Seam
+from memreap.simulate.guard_world import Options, World
+
+RELIEF_S = 45.0  # after the last fault: the longest backoff is 30 s
+EACH_S = 12.0  # and for each process: a victim that is stuck is given up after 10 s
+STEP_S = 0.5
+STANDBYS = 2
+
+
+@dataclass(slots=True)
+class Finding:
+    """What a run came to. ``broken``: empty where all was well."""
+
+    seed: int | None
+    options: Options
+    choices: list[int]
+    broken: str = ""
+    law: int | None = None
+    incidents: int = 0
+    kills: int = 0
+    hash: str = ""
+    story: list[tuple[float, str]] = field(default_factory=list)
+
+
+class SimReload:
+    """Settings that are read anew: the same, or bad, or more of the same."""
+
+    def __init__(self, world: World, settings: Settings) -> None:
+        """Nothing was asked for."""
+        self._world, self._settings = world, settings
+        self._answers: list[Settings | str] = []
+
+    def begin(self) -> None:
+        """Ask."""
+        answer: Settings | str = self._settings
+        if self._world.choices.one_in(3):
+            answer = "line 3: no such key"
+        self._world.machine.after(0.05, lambda: self._answers.append(answer))
+
+    def fileno(self) -> int:
+        """Nothing to poll: it is heard at the next turn."""
+        return -1
+
+    def hear(self) -> Settings | str | None:
+        """What came of it."""
+        return self._answers.pop(0) if self._answers else None
+
+    def close(self) -> None:
+        """Ask no more."""
+
+
+def run(seed: int | None = None, replay: Sequence[int] = ()) -> Finding:
+    """Run once."""
+    choices = Choices(seed, replay)
+    world = World(choices)
+    laws = world.laws = Laws(world)
+    finding = Finding(seed, world.options, choices.made)
+    settings = _settings(world)
+    world.reload = SimReload(world, settings)
+    seam = Seam(world)
+    with seam.replaced():
+        try:
+            _live(world, settings, finding)
+            laws.are_explained()
+        except Broken as broken:
+            finding.broken, finding.law = broken.why, broken.law
+        except (AssertionError, OSError, KeyError, ValueError, TypeError) as error:
+            finding.broken, finding.law = f"{type(error).__name__}: {error}", 0
+    finding.kills = len(laws.kills)
+    finding.story = world.machine.story
+    told = "\n".join(f"{at_s:.9f} {line}" for at_s, line in finding.story)
+    finding.hash = hashlib.sha256(told.encode()).hexdigest()[:16]
+    return finding
+
+
+def _settings(world: World) -> Settings:
+    scopes = []
+    for place in world.places.values():
+        kind = Kind(place.kind)
+        limit = Amount(bytes=place.limit_bytes)
+        scopes.append(
+            Scope(
+                kind, place.name, path=place.name, pid=1, limit=limit, subgroups=False, nodes=False
+            )
+        )
+    options = world.options
+    return Settings(
+        tuple(scopes),
+        Policy(),
+        Records(journal=False),
+        patience_s=options.patience_s,
+        term_s=options.term_s,
+        dry_run=options.dry_run,
+    )
+
+
+def _live(world: World, settings: Settings, finding: Finding) -> None:
+    standbys = Standbys(STANDBYS)
+    scribes = Scribes(partial(_nothing))
+    scribes.start(world.machine.now_s)
+    standbys.refill()
+    try:
+        scouts = Scouts(settings.policy, 1)
+    except OSError:
+        return  # the guard says so, and does not begin
+    hands = _Watched(world, Hands(standbys, frozenset({1})))
+    core = Core(
+        settings,
+        (scouts, scribes),
+        hands,
+        SIGNALS_FD,
+        reload_argv=[],
+        version="0",  # type: ignore[arg-type]
+    )
+    world.populate()
+    try:
+        core.begin()
+    except Gone:
+        return
+    _script(world, core)
+    core.run()
+    finding.incidents = core._turns.incidents
+    if world.relief_missing:
+        raise Broken(0, world.relief_missing)
+    world.laws.is_bounded("orders to scouts", len(scouts._unsent))
+    world.laws.is_bounded("turns for the scribe", len(scribes._unwritten))
+    left = [what for what in world.machine.table.values() if isinstance(what, Process)]
+    if left:
+        names = ", ".join(f"{p.comm} ({p.pid})" for p in left)
+        raise Broken(5, f"pidfds that are left when the guard has ended: {names}")
+
+
+def _nothing(line: object) -> None:
+    del line
+
+
+def _script(world: World, core: Core) -> None:
+    """What happens to the guard from outside: faults, until they stop; then it is asked to end."""
+    machine, choices, options = world.machine, world.choices, world.options
+    for what in ("the clock jumps", "the machine sleeps", "settings are reloaded"):
+        if world.may(what):
+            machine.after(choices.choose(10) * 0.3, partial(_strike, world, what))
+    if world.may("cgroups vanish"):
+        machine.after(1 + choices.choose(5), partial(_vanish, world))
+    machine.after(options.faulty_s, world.heal)
+    until_s = options.faulty_s + RELIEF_S + EACH_S * (len(machine.processes) + 2)
+    machine.after(options.faulty_s + STEP_S, partial(_look_for_relief, world, core, until_s))
+
+
+def _strike(world: World, what: str) -> None:
+    machine = world.machine
+    machine.tell(what)
+    if what == "the clock jumps":
+        machine.wall_offset_s += world.choices.pick((0.0, 3600.0, -86400.0))
+    elif what == "the machine sleeps":
+        machine.slept_s += 100.0
+    else:
+        world.signals.append(Signals.SIGHUP)
+
+
+def _vanish(world: World) -> None:
+    """A cgroup goes, with everyone in it, and comes back after a while."""
+    place = next((p for p in world.places.values() if p.kind == "cgroup"), None)
+    if place is None:
+        return
+    world.machine.tell(f"{place.name} vanishes")
+    place.is_there = False
+    for process in list(world.machine.processes.values()):
+        if place.name in process.domains:
+            world.machine.exit(process)
+
+    def back() -> None:
+        place.is_there = True
+
+    world.machine.after(3.0, back)
+
+
+def _look_for_relief(world: World, core: Core, until_s: float) -> None:
+    """End the run once nothing is left to do; or say that relief has not come."""
+    machine = world.machine
+    over = [name for name, place in world.places.items() if place.is_there and world.is_over(name)]
+    growing = [
+        p for p in machine.processes.values() if p.killed_s is None and _still_grows(world, p)
+    ]
+    late = machine.now_s - 1000.0 > until_s
+    helpless = all(world.is_helpless(name) for name in over) or world.options.dry_run
+    quiet = not core._hands.asked and not core._scribes._unwritten
+    quiet = quiet and (not core._hands.deeds or not over)
+    if (quiet and not growing and (not over or helpless)) or late:
+        if over and not helpless:
+            who = ", ".join(f"{p.comm} ({p.pid})" for name in over for p in world.killable(name))
+            world.relief_missing = f"{', '.join(over)} still over the line, with {who} to be had"
+        world.signals.append(Signals.SIGTERM)
+        return
+    machine.after(STEP_S, partial(_look_for_relief, world, core, until_s))
+
+
+def _still_grows(world: World, process: Process) -> bool:
+    mm = process.mm
+    return mm.rate > 0 and mm.at(world.machine.now_s) < mm.cap - 1
+
+
+class _Watched:
+    """The real hands, watched by the laws."""
+
+    def __init__(self, world: World, hands: Hands) -> None:
+        self._world, self._real = world, hands
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    def kill(self, post: object, victim: object, protected: object) -> object:
+        """As the real one; before and after it, the laws are asked."""
+        laws = self._world.laws
+        name = post.name  # type: ignore[attr-defined]
+        laws.is_chosen(name, victim)  # type: ignore[arg-type]
+        before = laws.ordered
+        event = self._real.kill(post, victim, protected)  # type: ignore[arg-type]
+        laws.is_told(event)
+        laws.has_acted(name, before, event)
+        return event
