@@ -43,7 +43,17 @@ NEVER = {
     "what runs here knows the model": Never(
         "memreap",
         ("memreap.check", "memreap.mm", "memreap.proof"),
-        but=("memreap.check", "memreap.mm", "memreap.proof", "memreap.cli"),
+        but=("memreap.check", "memreap.mm", "memreap.proof", "memreap.simulate", "memreap.cli"),
+    ),
+    "simulate touches the machine that it runs on, or what people see": Never(
+        "memreap.simulate",
+        tuple(
+            f"memreap.{room}"
+            for room in ("run", "config", "records", "telling", "proof", "victims", "demo", "cli")
+        ),
+    ),
+    "anyone but the command line simulates": Never(
+        "memreap", ("memreap.simulate",), but=("memreap.simulate", "memreap.cli")
     ),
     "the core needs a package": Never("memreap.guard.core", (OUTSIDE_THE_STANDARD_LIBRARY,)),
     "the guard needs a package": Never("memreap.guard", (OUTSIDE_THE_STANDARD_LIBRARY,)),

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from memreap.check.operation import BLOCK, Block, Memory, Steps, Var, operation
 from memreap.decide.badness import OOM_SCORE_ADJ_MIN
+from memreap.mm.mm_struct import MMF_OOM_SKIP
 from memreap.mm.mmap_lock import mutex_trylock, mutex_unlock
-from memreap.mm.oom_kill import do_send_sig_info, oom_evaluate_task
+from memreap.mm.oom_kill import do_send_sig_info, mark_oom_victim, oom_evaluate_task, thawed
 from memreap.simulate.costs import SMALL_BYTES
 from memreap.simulate.cpus import NORMAL_WEIGHT
 from memreap.simulate.process import Process
@@ -60,11 +61,17 @@ def out_of_memory(world: "World", node: int) -> Steps:
     found = yield select_bad_process(world, node)
     if found < 0:
         return found
-    victim = world.processes[found]
+    k, victim = world.k, world.processes[found]
+    dying = yield task_will_free_mem(victim)
+    if dying >= 0:
+        thread = (*victim.threads, *victim.others)[dying]
+        yield mark_oom_victim(thread, k.marks_the_mm, thawed(k, thread))
+        yield from k.queue_oom_reaper(thread)
+        return found
     if not world.may_kill(node):
         return NOBODY
     victim.doomed_on = node
-    yield from world.k.oom_kill_process(victim.main)
+    yield from k.oom_kill_process(victim.main)
     for sharer in victim.signals[1:]:
         yield do_send_sig_info(sharer)
     return found
@@ -93,7 +100,7 @@ def wait_at_the_gate(s: Memory, world: "World", node: int) -> Block | None:
     """While an earlier victim may still bring memory, and somebody stalls."""
     if not s[world.stalled[node]]:
         return None
-    victims = [one for one in world.eligible(node) if s[one.main.signal.oom_mm]]
+    victims = [one for one in world.eligible(node) if s[one.main.signal.sigkill]]
     return BLOCK if any(_evaluate(s, one) == "abort" for one in victims) else None
 
 
@@ -139,11 +146,26 @@ def total_pages(world: "World") -> int:
     return (ram + world.setup.swap_bytes) // SMALL_BYTES
 
 
+@operation(())
+def task_will_free_mem(s: Memory, process: Process) -> int:
+    """The first of its threads that is dying and has its mm; -1 where it was not killed yet.
+
+    Where it was, a sharer that outlives the victim, or who ends by itself, nobody need be killed.
+    """
+    for number, thread in enumerate((*process.threads, *process.others)):
+        if s[thread.mm] and s[thread.signal.sigkill]:
+            return number
+    return -1
+
+
 def _evaluate(s: Memory, process: Process) -> Literal["select", "abort", "next"]:
-    """``oom_evaluate_task``, of the first thread that has an mm."""
-    for thread in process.threads:
+    """``oom_evaluate_task`` and the flags that ``oom_badness`` heeds; of all who use the mm."""
+    found: Literal["select", "abort", "next"] = "next"
+    for thread in (*process.threads, *process.others):
         one = oom_evaluate_task(thread)
-        found: Literal["select", "abort", "next"] = one.function(s, *one.args)
-        if found != "next":
-            return found
-    return "next"
+        verdict: Literal["select", "abort", "next"] = one.function(s, *one.args)
+        if verdict == "abort":
+            return verdict
+        if verdict == "select" and not s[process.mm.flags] & MMF_OOM_SKIP:
+            found = verdict
+    return found

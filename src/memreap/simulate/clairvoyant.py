@@ -49,13 +49,11 @@ class Planned:
             return
         self.is_done = True
         for number in self.plan:
-            process = world.processes[number]
-            if world.may_kill(process.setup.node) and process.killed_s is None:
-                world.loop.at(world.loop.now_s, _kill, world, process)
+            world.loop.at(world.loop.now_s, _kill, world, world.processes[number])
 
 
 def _kill(world: "World", process: Process) -> None:
-    if process.killed_s is not None:
+    if process.killed_s is not None or not world.may_kill(process.setup.node):
         return
     world.record(process, process.setup.node)
     process.killed_s = world.loop.now_s

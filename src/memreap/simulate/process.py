@@ -28,6 +28,8 @@ def features(setup: ProcessSetup) -> frozenset[str]:
         has.add("locked")
     if setup.hangs is Hang.LOCK:
         has.add("stuck lock")
+    if setup.hangs is Hang.THREAD:
+        has.add("hung thread")
     return frozenset(has)
 
 

@@ -5,7 +5,7 @@ Only what carries events to it and effects from it lives here. Patience is a par
 
 from typing import TYPE_CHECKING
 
-from memreap.decide.domain import Rules
+from memreap.decide.domain import Phase, Rules
 from memreap.decide.events import (
     AskCandidates,
     Candidate,
@@ -58,8 +58,14 @@ class ProgressPatience:
                 self._act(world, self.realm.step(now_s, released))
             self._act(world, self.realm.step(now_s, self._measured(world, number)))
         self._act(world, self.realm.tick(now_s))
+        self._look_again(world)
+
+    def _look_again(self, world: "World") -> None:
+        """When time alone decides, or a fresh reading does."""
         if self.realm.deadline_s is not None:
             self.readings.at(world, self.realm.deadline_s)
+        if any(domain.state.phase is Phase.DRAINING for domain in self.realm):
+            self.readings.soon(world)
 
     def _measured(self, world: "World", number: int) -> Measured:
         """Before its first stall, and after relief, a node is within its line. See ``daemon``."""
@@ -87,8 +93,7 @@ class ProgressPatience:
         now_s = world.loop.now_s
         effects = self.realm.step(now_s, Candidates(domain, everyone))
         self._act(world, effects)
-        if self.realm.deadline_s is not None:
-            self.readings.at(world, self.realm.deadline_s)
+        self._look_again(world)
 
     def _kill(self, world: "World", effect: Kill) -> None:
         victim = world.processes[effect.victim.identity.pid - FIRST_PID]

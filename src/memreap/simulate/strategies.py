@@ -67,7 +67,7 @@ STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy
     for strategy in (
         _kernel(
-            "pre-4.14", "4.6 to 4.13: the reaper at once, and done where it gets no mm", Pre414
+            "pre-4.14", "4.9 to 4.12: the reaper at once, and done where it gets no mm", Pre414
         ),
         _kernel(
             "gate-retry",

@@ -9,12 +9,12 @@ until then all strategies have the same run.
 
 A kill is **needless** if without it, and without the later ones for its node, that node would have
 had relief within NEEDLESS_S of it all the same: found out by running the trial again without them.
-NEEDLESS_S is the longest wait that anyone proposed for the kernel (rientjes-2018): a kill that
-saves a machine more than that is not needless. Beside it stand the two readings that ``memreap
-check`` has (``mm.oom_kill.kill_next``), asked at the moment of the kill of every earlier victim of
-its node: **strictly** needless while memory of one is on its way, **leniently** if not a page of
-that one is back. Neither asks whether that memory would have been enough, or how long it would
-have taken.
+NEEDLESS_S is the longest wait that anyone proposed for the kernel (David Rientjes, May 2018): a
+kill that saves a machine more than that is not needless. Beside it stand the two readings that
+``memreap check`` has (``mm.oom_kill.kill_next``), asked at the moment of the kill of every earlier
+victim of its node: **strictly** needless while memory of one is on its way, **leniently** if not a
+page of that one is back. Neither asks whether that memory would have been enough, or how long it
+would have taken.
 """
 
 from collections.abc import Callable
