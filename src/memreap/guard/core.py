@@ -567,8 +567,7 @@ class Core:
 
     def _brief(self, post: Post, now_s: float) -> None:
         self._scouts.tell({"ward": post.order()}, now_s)
-        doomed = [pid for deed in self._hands.deeds for pid in deed.killing.doomed]
-        if doomed:
+        if doomed := self._hands.doomed:
             self._scouts.tell({"doomed": doomed}, now_s)
 
     def _tell_status(self, now_s: float) -> None:

@@ -4,6 +4,7 @@ Only doing and following lives here; that it is to be done was decided before. W
 held by pidfds that came with the look.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ class Hands:
         self.deeds: list[Deed] = []
         self.asked: dict[str, Termination] = {}
         self.kills = 0
+        self._ghosts: dict[int, int] = {}  # pid -> pidfd: done with, and hanging in their exit
 
     def fds(self) -> list[int]:
         """Poll these for reading."""
@@ -152,6 +154,7 @@ class Hands:
             if event is not None or fresh:
                 yield deed, event, fresh
             if deed.killing.finished:
+                self._remember(deed.killing)
                 deed.killing.close()
                 self.deeds.remove(deed)
 
@@ -161,6 +164,20 @@ class Hands:
             if asked.exited:
                 self.part(domain)
                 yield VictimExited(domain, asked.victim.identity, now_s)
+
+    def _remember(self, killing: Killing) -> None:
+        """Keep in mind who hangs in its exit: a scout that is new must not read it either."""
+        for pid, pidfd in killing.lingering:
+            with contextlib.suppress(OSError):  # no descriptor left
+                if pid not in self._ghosts:
+                    self._ghosts[pid] = os.dup(pidfd)
+
+    @property
+    def doomed(self) -> list[int]:
+        """Everyone who was killed and may still be there: nothing of them is to be read."""
+        for pid in [pid for pid, pidfd in self._ghosts.items() if has_exited(pidfd)]:
+            os.close(self._ghosts.pop(pid))
+        return [*(pid for deed in self.deeds for pid in deed.killing.doomed), *self._ghosts]
 
     def rest(self) -> None:
         """Make reapers ready for the next time."""
@@ -174,6 +191,9 @@ class Hands:
         self.deeds.clear()
         for domain in list(self.asked):
             self.part(domain)
+        for pidfd in self._ghosts.values():
+            os.close(pidfd)
+        self._ghosts.clear()
 
     def _fate(self, deed: Deed, now_s: float) -> Event | None:
         killing, name = deed.killing, deed.post.name

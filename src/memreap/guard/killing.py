@@ -118,6 +118,13 @@ class Killing:
         return not self._pidfds and all(e.outcome is not None for e in self._executions)
 
     @property
+    def lingering(self) -> list[tuple[int, int]]:
+        """Who was killed and has not exited, as (pid, pidfd); without those only signalled."""
+        killed = [e for e in self._executions if e.outcome and e.outcome.outcome != "refused"]
+        processes = [p for e in killed for p in e.victim.processes]
+        return [(pid, pidfd) for pid, pidfd in processes if not has_exited(pidfd)]
+
+    @property
     def released_bytes(self) -> int:
         """What is known to be back by now."""
         return sum(execution.released_bytes for execution in self._executions)

@@ -17,6 +17,7 @@ from itertools import count
 from typing import Protocol
 
 MIB = 1 << 20
+BEGIN_S = 1000.0
 FIRST_FD = 1000
 TURN_S = 50e-6  # what one turn of the core's loop costs
 
@@ -91,7 +92,7 @@ class Machine:
 
     def __init__(self, descriptors: int = 1 << 16) -> None:
         """``descriptors``: so many at most."""
-        self.now_s = 1000.0
+        self.now_s = BEGIN_S
         self.wall_offset_s = 1.7e9
         self.slept_s = 0.0
         self.descriptors = descriptors

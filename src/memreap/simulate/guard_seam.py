@@ -144,6 +144,7 @@ class Seam:
         )
         system = types.SimpleNamespace(
             close=machine.close,
+            dup=lambda fd: machine.open(machine.process(fd)),
             getpid=lambda: CORE_PID,
             pipe2=self._pipe,
             O_CLOEXEC=os.O_CLOEXEC,

@@ -164,8 +164,7 @@ def _script(world: World, core: Core) -> None:
     if world.may("cgroups vanish"):
         machine.after(1 + choices.choose(5), partial(_vanish, world))
     machine.after(options.faulty_s, world.heal)
-    until_s = options.faulty_s + RELIEF_S + EACH_S * (len(machine.processes) + 2)
-    machine.after(options.faulty_s + STEP_S, partial(_look_for_relief, world, core, until_s))
+    machine.after(options.faulty_s + STEP_S, partial(_look_for_relief, world, core))
 
 
 def _strike(world: World, what: str) -> None:
@@ -196,24 +195,26 @@ def _vanish(world: World) -> None:
     world.machine.after(3.0, back)
 
 
-def _look_for_relief(world: World, core: Core, until_s: float) -> None:
+def _look_for_relief(world: World, core: Core) -> None:
     """End the run once nothing is left to do; or say that relief has not come."""
     machine = world.machine
     over = [name for name, place in world.places.items() if place.is_there and world.is_over(name)]
     growing = [
         p for p in machine.processes.values() if p.killed_s is None and _still_grows(world, p)
     ]
-    late = machine.now_s - 1000.0 > until_s
+    world.pressed_s = (world.pressed_s or machine.now_s) if over else None
+    bound_s = RELIEF_S + EACH_S * (len(machine.processes) + 2)
+    late = world.pressed_s is not None and machine.now_s - world.pressed_s > bound_s
     helpless = all(world.is_helpless(name) for name in over) or world.options.dry_run
     quiet = not core._hands.asked and not core._scribes._unwritten
-    quiet = quiet and (not core._hands.deeds or not over)
+    quiet = quiet and all(domain.state.victim is None for domain in core._realm)
     if (quiet and not growing and (not over or helpless)) or late:
         if over and not helpless:
             who = ", ".join(f"{p.comm} ({p.pid})" for name in over for p in world.killable(name))
             world.relief_missing = f"{', '.join(over)} still over the line, with {who} to be had"
         world.signals.append(Signals.SIGTERM)
         return
-    machine.after(STEP_S, partial(_look_for_relief, world, core, until_s))
+    machine.after(STEP_S, partial(_look_for_relief, world, core))
 
 
 def _still_grows(world: World, process: Process) -> bool:

@@ -162,6 +162,7 @@ class SimScout:
         self._every: dict[str, float] = {}
         self._doomed: set[int] = set()
         self._avoided: set[int] = set()
+        self._turns: dict[str, object] = {}  # of trees: which order to measure is in force
         self._busy = False
         self._wanted: deque[str] = deque()
 
@@ -181,15 +182,20 @@ class SimScout:
             case {"ward": dict(raw)}:
                 self._wards[str(raw["name"])] = raw
                 if raw["kind"] == "tree":
-                    self._world.machine.after(0.002, lambda: self._measure(str(raw["name"])))
+                    turn = self._turns[str(raw["name"])] = object()
+                    self._world.machine.after(
+                        0.002, lambda: self._measure(str(raw["name"]), turn)
+                    )
             case {"forget": str(name)}:
                 self._wards.pop(name, None)
                 self._every.pop(name, None)
             case {"look": str(name)} if name in self._wards:
                 self._want(name)
             case {"watch": str(name), "every_s": every_s}:
+                began = name not in self._every
                 self._every[name] = float(every_s)
-                self._again(name)
+                if began:
+                    self._again(name)
             case {"rest": str(name)}:
                 self._every.pop(name, None)
             case {"doomed": list(pids)}:
@@ -250,9 +256,9 @@ class SimScout:
             self._worker.post({"look": look})
         self._next()
 
-    def _measure(self, name: str) -> None:
+    def _measure(self, name: str, turn: object) -> None:
         ward, machine = self._wards.get(name), self._world.machine
-        if ward is None or self._worker.is_gone:
+        if ward is None or self._worker.is_gone or self._turns.get(name) is not turn:
             return
         place = self._world.places[name]
         next_s = 0.02 if self._world.usage_bytes(name) > place.limit_bytes * 0.8 else 0.1
@@ -273,7 +279,7 @@ class SimScout:
                     "empty": False,
                 }
             )
-        machine.after(next_s, lambda: self._measure(name))
+        machine.after(next_s, lambda: self._measure(name, turn))
 
 
 class SimScribe:
@@ -301,9 +307,11 @@ class SimScribe:
         del fds
         if "say" in message:
             self._world.laws.is_said(str(message["say"]), self._worker)
-        if "turn" not in message or (self._is_deaf and self._world.has_faults):
+        if "turn" not in message:
             return
         world = self._world
+        if self._is_deaf and world.has_faults:  # it hears all of it once the fault is over
+            self._free_s = max(self._free_s, world.heals_s)
         delay_s = world.choices.pick(WRITE_S) if world.may("disks are slow") else WRITE_S[0]
         # One after another: what is acknowledged stands for all before it.
         self._free_s = max(self._free_s, world.machine.now_s) + delay_s

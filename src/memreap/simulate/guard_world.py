@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from memreap.reap.facts import Facts
 from memreap.simulate.choices import Choices
-from memreap.simulate.guard_machine import MIB, Fate, Machine, Mm, Process
+from memreap.simulate.guard_machine import BEGIN_S, MIB, Fate, Machine, Mm, Process
 
 if TYPE_CHECKING:
     from memreap.simulate.guard_laws import Laws
@@ -52,7 +52,7 @@ class Options:
     bystanders: int
     protected_hog: bool
     fates: tuple[Fate, ...]  # of the hogs
-    rate_mib_s: float
+    pace: float  # of the hogs: shares of the line a second
     shares: bool  # a bystander uses a hog's mm
     forks: bool  # a hog has children that grow, too
     tarpit: bool  # whoever reads a bystander hangs
@@ -84,7 +84,7 @@ def draw(choices: Choices) -> Options:
         bystanders=choices.choose(5),
         protected_hog=choices.one_in(6),
         fates=tuple(choices.pick(fates) for _ in range(hogs)),
-        rate_mib_s=choices.pick((400.0, 50.0, 2000.0)),
+        pace=choices.pick((0.4, 0.1, 3.0)),
         shares=choices.one_in(5),
         forks=choices.one_in(5),
         tarpit=choices.one_in(4),
@@ -129,6 +129,7 @@ class World:
         self.signals: list[Any] = []
         self.late_s = 0.0
         self.relief_missing = ""
+        self.pressed_s: float | None = None  # since when relief is waited for, the faults over
         self.reload: Any = None
         for number, kind in enumerate(self.options.kinds):
             self._place(kind, number)
@@ -137,6 +138,11 @@ class World:
         limit = self.options.limit_mib * MIB
         name = {"system": "system", "tree": "tree:1"}.get(kind, f"cgroup:/{number}")
         self.places[name] = Place(name, kind, limit, int(limit * 1.1), int(limit * 0.02))
+
+    @property
+    def heals_s(self) -> float:
+        """When all faults stop."""
+        return BEGIN_S + self.options.faulty_s
 
     # Faults.
 
@@ -167,7 +173,7 @@ class World:
             mm = Mm(
                 place.limit_bytes * 0.05,
                 self.machine.now_s,
-                options.rate_mib_s * MIB / (1 + number),
+                place.limit_bytes * options.pace / (1 + number),
                 place.limit_bytes * (0.5 + 0.2 * choices.choose(4)),
             )
             hog = self.machine.start(f"hog{number}", mm, domains)
