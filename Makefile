@@ -8,10 +8,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast vm-setup lint format types soak bench bench-check install clean
+.PHONY: help setup demo test test-fast vm-setup lint format types soak bench bench-check bench-simulate install clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 setup: $(VENV)/ready ## Make .venv with everything in it
 
@@ -56,6 +56,9 @@ bench: $(VENV)/ready ## Everything measured side by side, with ratios (root; som
 
 bench-check: $(VENV)/ready ## The checker beside rumur and SPIN (a minute or three)
 	@$(BIN)/python -m bench --only check --markdown docs/check-bench.md
+
+bench-simulate: $(VENV)/ready ## The simulator's event loop beside simpy (under a minute)
+	@$(BIN)/python -m bench --only simulate --markdown docs/simulate-bench.md
 
 PREFIX ?= /usr/local
 SHARE = $(DESTDIR)$(PREFIX)/share

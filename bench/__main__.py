@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import click
 
-from bench import check, command, guard, peers, race, victims
+from bench import check, command, guard, peers, race, simulate, victims
 from bench.paper import Paper
 from memreap import size
 from memreap.linux.procfs import Procfs
@@ -111,8 +111,12 @@ PARTS: dict[str, Callable[[bool], list[dict[str, object]]]] = {
     "command": _command,
     "guard": _guard,
     "check": lambda quick: check.measure(paper, quick),
+    "simulate": lambda quick: simulate.measure(paper, quick),
 }
-HEADS = {"check": check.HEAD}  # of parts that have a page of their own, and need no root
+HEADS = {
+    "check": check.HEAD,
+    "simulate": simulate.HEAD,
+}  # of parts that have a page of their own, and need no root
 
 
 @click.command()
@@ -123,7 +127,10 @@ HEADS = {"check": check.HEAD}  # of parts that have a page of their own, and nee
 def main(
     only: tuple[str, ...], quick: bool, json_path: str | None, markdown_path: str | None
 ) -> None:
-    """Measure memreap beside SIGKILL and earlyoom, its checker beside rumur and SPIN."""
+    """Measure memreap beside SIGKILL and earlyoom, its checker beside rumur and SPIN.
+
+    And its simulator beside simpy.
+    """
     parts = only or tuple(name for name in PARTS if name not in HEADS)
     if os.geteuid() != 0 and set(parts) - set(HEADS):
         raise click.ClickException("needs root: cgroups and tracepoints are what it measures by")
