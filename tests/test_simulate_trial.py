@@ -13,7 +13,7 @@ from memreap.simulate import scenario, strategies, trial
 from memreap.simulate.allocator import KernelKiller
 from memreap.simulate.costs import calibrated
 from memreap.simulate.cpus import IDLE, NORMAL_WEIGHT
-from memreap.simulate.daemon import kill_and_reap
+from memreap.simulate.release import release_s
 from memreap.simulate.setup import Hang, Io, ProcessSetup, Setup, node
 from memreap.simulate.strategies import STRATEGIES, Strategy, StrategyError
 from memreap.simulate.trial import Job, Result, Runs, run
@@ -21,14 +21,6 @@ from memreap.simulate.world import World
 
 GIB = 1 << 30
 HEALTHY = ("desktop-leak", "busy-neighbours", "many-threads", "two-hogs", "two-nodes")
-
-
-class Nobody:
-    def begin(self, world: World) -> None:
-        """Kills nobody."""
-
-    def changed(self, world: World) -> None:
-        """Nor later."""
 
 
 def process(**changes: Any) -> ProcessSetup:
@@ -59,21 +51,8 @@ def setup(*processes: ProcessSetup, cpus: int = 2, busy: int = 0) -> Setup:
     return Setup("test", 0, cpus, busy, (node("node0", 8 * GIB),), 0, 0.0, processes)
 
 
-def release_s(one: ProcessSetup, busy: int = 0, *, reap: bool, boost: bool = False) -> float:
-    """From the SIGKILL until all memory is back."""
-    world = World(setup(one, busy=busy), Kernel, Nobody(), calibrated())
-    victim = world.processes[0]
-    if boost:
-        world.boost(victim)
-    if reap:
-        world.tasks.spawn("reaper", float("inf"), kill_and_reap, world, victim)
-    else:
-        world.tasks.write(victim.signals[0].sigkill, True)
-    for _ in range(10**6):
-        if world.is_back(victim):
-            return world.loop.now_s
-        assert world.loop.step()
-    raise AssertionError("it never came back")
+def took(one: ProcessSetup, busy: int = 0, *, reap: bool, boost: bool = False) -> float | None:
+    return release_s(one, calibrated(), reap=reap, boost=boost, busy=busy)
 
 
 # What was measured. Single-threaded victims, two CPUs.
@@ -91,23 +70,32 @@ def release_s(one: ProcessSetup, busy: int = 0, *, reap: bool, boost: bool = Fal
 def test_a_release_takes_as_long_as_it_did(
     measured_s: float, mib: int, busy: int, how: dict[str, bool]
 ) -> None:
-    assert release_s(process(size_bytes=mib << 20), busy, **how) == pytest.approx(
-        measured_s, rel=0.25
-    )
+    one = process(size_bytes=mib << 20)
+    assert took(one, busy, **how) == pytest.approx(measured_s, rel=0.25)
 
 
 def test_a_starved_victim_takes_seconds_and_boosted_it_does_not() -> None:
     starved = process(size_bytes=256 << 20, weight=IDLE)
-    assert 3 < release_s(starved, 6, reap=False) < 30
-    assert release_s(starved, 6, reap=False, boost=True) < 0.02
-    assert release_s(starved, 6, reap=True, boost=True) < 0.012
+    slow_s, boosted_s = took(starved, 6, reap=False), took(starved, 6, reap=False, boost=True)
+    both_s = took(starved, 6, reap=True, boost=True)
+    assert slow_s is not None
+    assert boosted_s is not None
+    assert both_s is not None
+    assert 3 < slow_s < 30
+    assert boosted_s < 0.02
+    assert both_s < 0.012
 
 
 def test_a_reap_takes_the_memory_of_who_hangs() -> None:
     for hung in (process(io=Io.HUNG), process(threads=2, hangs=Hang.THREAD)):
-        assert release_s(hung, reap=True) < 0.1
-        with pytest.raises(AssertionError):
-            release_s(hung, reap=False)
+        assert took(hung, reap=True) == pytest.approx(0.064, rel=0.1)  # by one hand alone
+        assert took(hung, reap=False) is None
+
+
+def test_nobody_takes_the_memory_behind_a_stuck_lock() -> None:
+    assert took(process(threads=2, hangs=Hang.LOCK), reap=True, boost=True) is None
+    held = process(threads=2, hangs=Hang.LOCK_HELD, lock_s=3.0)
+    assert took(held, reap=True, boost=True) == pytest.approx(3.04, abs=0.02)
 
 
 # Determinism.
