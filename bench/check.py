@@ -37,7 +37,7 @@ victim, and readers that hold `mm_users` too. `bench/models` has it three times:
 `memreap.mm`, and written by hand in Murphi for rumur and in Promela for SPIN, step for step.
 """
 
-READERS, THREADS = 5, 2  # half a million states
+READERS, THREADS = 5, 2  # more than a million states
 QUICK_READERS, QUICK_THREADS = 3, 2
 ROUNDS = 3
 AGREE = [(readers, threads) for threads in (1, 2) for readers in range(1, 6)]

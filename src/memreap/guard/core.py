@@ -195,7 +195,8 @@ class Core:
             except OSError:
                 break
         for post in posts:
-            post.due_s = min(post.due_s, now_s)
+            if not isinstance(post.gauge, TreeGauge):  # what is brought is not due for a wake-up
+                post.due_s = min(post.due_s, now_s)
 
     def _is_calm(self, post: Post) -> bool:
         phase = self._realm.domain(post.name).state.phase

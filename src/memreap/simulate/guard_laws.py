@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from memreap.decide.events import Candidate, Event
+from memreap.decide.events import Candidate, Event, VictimExited, VictimRefused
 from memreap.reap.facts import Facts
 from memreap.simulate.guard_machine import MIB, Process
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 GRACE_S = 0.5  # from a kill until every scout must know of it
 TURN_MAX_S = 0.5  # how long the core may be away from its poll, beyond what it is made late by
+POLLS_MAX = 1500  # in a second: while somebody dies it looks every 5 ms, and is told things
 PROGRESS_BYTES = MIB
 SLACK_S = 0.1
 QUEUE_MAX = 10_000
@@ -41,10 +42,12 @@ class Laws:
         self.turns: list[dict[str, Any]] = []
         self.kills: list[tuple[float, str, Candidate]] = []  # when, for which domain, whom
         self._victims: dict[str, tuple[float, Candidate]] = {}  # by domain, the last
+        self._asked: dict[str, Candidate] = {}  # by domain, who was asked to go
         self._done: dict[str, set[tuple[int, int]]] = defaultdict(set)  # told to the domain
         self._progress: dict[str, tuple[float, float]] = {}
         self.ordered = 0
         self._polled_s = world.machine.now_s
+        self._second = self._polls = 0
 
     # Law 1: nobody who is protected, nobody who is somebody else.
 
@@ -65,12 +68,20 @@ class Laws:
 
     # Law 2: one victim at a time.
 
-    def is_chosen(self, domain: str, victim: Candidate) -> None:
-        """A domain orders a kill."""
-        now_s = self._world.machine.now_s
+    def is_asked(self, domain: str, victim: Candidate) -> None:
+        """A domain asks somebody to go: it has chosen."""
         before = self._victims.get(domain)
         if before is not None:
             self._is_settled(domain, *before)
+        self._asked[domain] = victim
+
+    def is_chosen(self, domain: str, victim: Candidate) -> None:
+        """A domain orders a kill."""
+        now_s = self._world.machine.now_s
+        asked = self._asked.pop(domain, None)
+        if asked is None or asked.identity != victim.identity:
+            self.is_asked(domain, victim)
+            del self._asked[domain]
         usage, place = self._world.usage_bytes(domain), self._world.places[domain]
         if usage < place.limit_bytes * 0.7:
             raise Broken(2, f"{domain} kills at {usage / place.limit_bytes:.0%} of its line")
@@ -87,7 +98,7 @@ class Laws:
             process = machine.processes.get(member.pid)
             if process is not None and process.identity == tuple(member):
                 held += process.mm.at(machine.now_s)
-                if process.killed_s is None:
+                if process.killed_s is None or process.refused:
                     return  # refused, and told so
         if held < PROGRESS_BYTES:
             return
@@ -103,7 +114,7 @@ class Laws:
 
     def is_told(self, event: Event | None) -> None:
         """What a kill came to at once."""
-        if event is not None and hasattr(event, "victim"):
+        if isinstance(event, VictimExited | VictimRefused):
             self._done[event.domain].add(event.victim)
 
     def note_progress(self) -> None:
@@ -135,8 +146,13 @@ class Laws:
             raise Broken(4, f"the core was away from its poll for {away_s:.2f} s")
 
     def has_polled(self) -> None:
-        """And goes on."""
+        """And goes on. It does not go round and round."""
         self._polled_s = self._world.machine.now_s
+        second = int(self._polled_s)
+        self._polls = self._polls + 1 if second == self._second else 1
+        self._second = second
+        if self._polls > POLLS_MAX:
+            raise Broken(4, f"the core polls more than {POLLS_MAX} times a second")
 
     # Law 5: nothing grows.
 

@@ -98,8 +98,8 @@ class Machine:
         self.descriptors = descriptors
         self.table: dict[int, Readable] = {}
         self.processes: dict[int, Process] = {}
-        self.past: list[Process] = []
         self.story: list[tuple[float, str]] = []
+        self.on_exit: Callable[[Process], None] = lambda _: None
         self._fds = count(FIRST_FD)
         self._pids = count(100)
         self._ticks = count(1)
@@ -190,8 +190,8 @@ class Machine:
             process.mm.cap = 0.0
         if self.processes.get(process.pid) is process:
             del self.processes[process.pid]
-        self.past.append(process)
         self.tell(f"{process.comm} ({process.pid}) is gone")
+        self.on_exit(process)
 
     def reap(self, process: Process) -> int:
         """process_mrelease: an errno."""

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -151,7 +151,7 @@ class Seam:
             strerror=os.strerror,
         )
         guard, reap = "memreap.guard", "memreap.reap"
-        has_exited: Callable[..., bool] = lambda fd, timeout_s=0.0: machine.is_ready(fd)  # noqa: E731
+        has_exited = machine.is_ready
         syscalls = types.SimpleNamespace(pidfd_kill=self._pidfd_kill)
         signals = types.SimpleNamespace(
             pidfd_send_signal=self._send, SIGTERM=signal.SIGTERM, SIGCONT=signal.SIGCONT
@@ -176,7 +176,7 @@ class Seam:
             f"{guard}.core.siginfo": types.SimpleNamespace(read=self._signals),
             f"{guard}.core.Notify": self._notify,
             f"{guard}.core.watchdog_interval_s": lambda: 0.0,
-            f"{guard}.core.Reload": lambda argv: self._reload(argv),
+            f"{guard}.core.Reload": self._reload,
             f"{guard}.core.gauge": self._gauge,
             f"{guard}.crew.os": system,
             f"{guard}.crew.Path": path,

@@ -1,4 +1,4 @@
-"""One run of the guard by a seed or a list of choices: faults first, then none, and what came of it.
+"""One run of the guard, by a seed or by choices: faults first, then none, and what came of it.
 
 A run that breaks no law and brings relief is nothing; one that does not is a ``Finding``.
 """
@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from signal import Signals
+from typing import cast
 
+from memreap.decide.events import Candidate, Event
 from memreap.decide.policy import Policy
 from memreap.guard.core import Core
 from memreap.guard.crew import Scouts, Scribes
 from memreap.guard.gauges import Gone
 from memreap.guard.hands import Hands
+from memreap.guard.post import Post
 from memreap.guard.settings import Amount, Kind, Records, Scope, Settings
 from memreap.reap.standby import Standbys
 from memreap.simulate.choices import Choices
@@ -128,10 +131,10 @@ def _live(world: World, settings: Settings, finding: Finding) -> None:
     core = Core(
         settings,
         (scouts, scribes),
-        hands,
+        cast("Hands", hands),
         SIGNALS_FD,
         reload_argv=[],
-        version="0",  # type: ignore[arg-type]
+        version="0",
     )
     world.populate()
     try:
@@ -231,13 +234,17 @@ class _Watched:
     def __getattr__(self, name: str) -> object:
         return getattr(self._real, name)
 
-    def kill(self, post: object, victim: object, protected: object) -> object:
+    def ask(self, post: Post, victim: Candidate) -> Event | None:
+        """As the real one."""
+        self._world.laws.is_asked(post.name, victim)
+        return self._real.ask(post, victim)
+
+    def kill(self, post: Post, victim: Candidate, protected: frozenset[int]) -> Event | None:
         """As the real one; before and after it, the laws are asked."""
         laws = self._world.laws
-        name = post.name  # type: ignore[attr-defined]
-        laws.is_chosen(name, victim)  # type: ignore[arg-type]
+        laws.is_chosen(post.name, victim)
         before = laws.ordered
-        event = self._real.kill(post, victim, protected)  # type: ignore[arg-type]
+        event = self._real.kill(post, victim, protected)
         laws.is_told(event)
-        laws.has_acted(name, before, event)
+        laws.has_acted(post.name, before, event)
         return event

@@ -10,7 +10,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from memreap.linux.procfs import PAGE_SIZE_BYTES, Memory
 from memreap.reap.facts import Facts
@@ -38,7 +38,7 @@ class Role(Protocol):
 class SimWorker:
     """The parent's side. ``ended``: it has heard that the child is gone."""
 
-    living: set[int] = set()
+    living: ClassVar[set[int]] = set()
 
     def __init__(self, world: World, make: Callable[["SimWorker"], Role], name: str) -> None:
         """Fork. Raises OSError."""
@@ -160,7 +160,7 @@ class SimScout:
         self._worker, self._world, self._mark = worker, worker.world, mark
         self._wards: dict[str, dict[str, Any]] = {}
         self._every: dict[str, float] = {}
-        self._doomed: set[int] = set()
+        self._doomed: dict[int, Process] = {}  # a number that passes on is free again
         self._avoided: set[int] = set()
         self._turns: dict[str, object] = {}  # of trees: which order to measure is in force
         self._busy = False
@@ -183,9 +183,7 @@ class SimScout:
                 self._wards[str(raw["name"])] = raw
                 if raw["kind"] == "tree":
                     turn = self._turns[str(raw["name"])] = object()
-                    self._world.machine.after(
-                        0.002, lambda: self._measure(str(raw["name"]), turn)
-                    )
+                    self._world.machine.after(0.002, lambda: self._measure(str(raw["name"]), turn))
             case {"forget": str(name)}:
                 self._wards.pop(name, None)
                 self._every.pop(name, None)
@@ -198,10 +196,17 @@ class SimScout:
                     self._again(name)
             case {"rest": str(name)}:
                 self._every.pop(name, None)
+            case _:
+                self._learn(message)
+
+    def _learn(self, message: dict[str, Any]) -> None:
+        match message:
             case {"doomed": list(pids)}:
-                self._doomed.update(pids)
+                there = self._world.machine.processes
+                self._doomed.update({pid: there[pid] for pid in pids if pid in there})
             case {"spared": list(pids)}:
-                self._doomed.difference_update(pids)
+                for pid in pids:
+                    self._doomed.pop(pid, None)
             case {"avoid": int(pid)}:
                 self._avoided.add(pid)
 
@@ -224,7 +229,7 @@ class SimScout:
         self._busy = True
         began_s = world.machine.now_s
         there = [p for p in world.machine.processes.values() if name in p.domains]
-        read = [p for p in there if p.pid not in self._avoided and p.pid not in self._doomed]
+        read = [p for p in there if p.pid not in self._avoided and self._doomed.get(p.pid) is not p]
         for process in read:
             world.laws.is_read(process, self._worker)
             if process.tarpit and world.has_faults:

@@ -165,6 +165,8 @@ class World:
     def populate(self) -> None:
         """Hogs and bystanders, each in a domain or two."""
         options, choices = self.options, self.choices
+        if options.pid_reuse:
+            self.machine.on_exit = self._reuse_pid
         names = list(self.places)
         for number in range(options.hogs):
             home = names[number % len(names)]
@@ -174,7 +176,7 @@ class World:
                 place.limit_bytes * 0.05,
                 self.machine.now_s,
                 place.limit_bytes * options.pace / (1 + number),
-                place.limit_bytes * (0.5 + 0.2 * choices.choose(4)),
+                place.limit_bytes * (1.1 - 0.2 * choices.choose(4)),
             )
             hog = self.machine.start(f"hog{number}", mm, domains)
             hog.fate = options.fates[number]
@@ -203,12 +205,12 @@ class World:
 
         return fork
 
-    def reuse_pid(self, dead: Process) -> None:
+    def _reuse_pid(self, dead: Process) -> None:
         """Somebody else has the number of one who is gone."""
-        if self.options.pid_reuse and dead.pid not in self.machine.processes:
+        there = [name for name in dead.domains if self.places[name].is_there]
+        if there and dead.pid not in self.machine.processes and dead.comm != "innocent":
             mm = Mm(8 * MIB, self.machine.now_s)
-            again = self.machine.start("innocent", mm, dead.domains, pid=dead.pid)
-            again.protected = True
+            self.machine.start("innocent", mm, frozenset(there), pid=dead.pid)
 
     @property
     def newest_pid(self) -> int:
