@@ -70,9 +70,7 @@ class Laws:
 
     def is_asked(self, domain: str, victim: Candidate) -> None:
         """A domain asks somebody to go: it has chosen."""
-        before = self._victims.get(domain)
-        if before is not None:
-            self._is_settled(domain, *before)
+        self._is_free(domain)
         self._asked[domain] = victim
 
     def is_chosen(self, domain: str, victim: Candidate) -> None:
@@ -80,8 +78,7 @@ class Laws:
         now_s = self._world.machine.now_s
         asked = self._asked.pop(domain, None)
         if asked is None or asked.identity != victim.identity:
-            self.is_asked(domain, victim)
-            del self._asked[domain]
+            self._is_free(domain)
         usage, place = self._world.usage_bytes(domain), self._world.places[domain]
         if usage < place.limit_bytes * 0.7:
             raise Broken(2, f"{domain} kills at {usage / place.limit_bytes:.0%} of its line")
@@ -89,28 +86,52 @@ class Laws:
         self._progress[domain] = now_s, float(usage)
         self.kills.append((now_s, domain, victim))
 
-    def _is_settled(self, domain: str, killed_s: float, victim: Candidate) -> None:
-        machine, options = self._world.machine, self._world.options
-        if victim.identity in self._done[domain]:
-            return  # it could not be killed, or has gone before it was
-        held = 0.0
-        for member in victim.members:
-            process = machine.processes.get(member.pid)
-            if process is not None and process.identity == tuple(member):
-                held += process.mm.at(machine.now_s)
-                if process.killed_s is None or process.refused:
-                    return  # refused, and told so
-        if held < PROGRESS_BYTES:
+    def _is_free(self, domain: str) -> None:
+        """Whether its last victim gave its memory back, or was passed over."""
+        if domain not in self._victims:
             return
-        since_s, _ = self._progress.get(domain, (killed_s, 0.0))
-        waited_s = machine.now_s - max(since_s, killed_s)
-        if waited_s < options.patience_s - SLACK_S:
+        _, victim = self._victims[domain]
+        if victim.identity in self._done[domain]:
+            return
+        if (held := self._held(victim)) >= PROGRESS_BYTES:
             raise Broken(
                 2,
-                f"{domain} kills again {waited_s:.2f} s after its usage last fell, with"
-                f" {held / MIB:.0f} MiB of {victim.name} ({victim.identity.pid}) still to come;"
-                f" its patience is {options.patience_s:g} s",
+                f"{domain} chooses another one, with {held / MIB:.0f} MiB of {victim.name}"
+                f" ({victim.identity.pid}) still to come, which it has not passed over",
             )
+
+    def is_passed_over(self, domain: str) -> None:
+        """A domain waits no longer for its victim."""
+        if domain not in self._victims:
+            return
+        killed_s, victim = self._victims[domain]
+        if victim.identity in self._done[domain]:
+            return
+        self._done[domain].add(victim.identity)
+        if (held := self._held(victim)) < PROGRESS_BYTES:
+            return
+        since_s, _ = self._progress.get(domain, (killed_s, 0.0))
+        patience_s = self._world.options.patience_s
+        waited_s = self._world.machine.now_s - max(since_s, killed_s)
+        if waited_s < patience_s - SLACK_S:
+            raise Broken(
+                2,
+                f"{domain} passes {victim.name} ({victim.identity.pid}) over {waited_s:.2f} s after"
+                f" its usage last fell, with {held / MIB:.0f} MiB still to come;"
+                f" its patience is {patience_s:g} s",
+            )
+
+    def _held(self, victim: Candidate) -> float:
+        """What a victim still holds; nothing if it could not be killed, which is no waiting."""
+        machine, held = self._world.machine, 0.0
+        for member in victim.members:
+            process = machine.processes.get(member.pid)
+            if process is None or process.identity != tuple(member):
+                continue
+            if process.killed_s is None or process.refused:
+                return 0.0
+            held += process.mm.at(machine.now_s)
+        return held
 
     def is_told(self, event: Event | None) -> None:
         """What a kill came to at once."""

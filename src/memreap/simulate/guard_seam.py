@@ -6,6 +6,7 @@ The guard's own code runs as it is: ``core``, ``crew``, ``hands``, ``killing``, 
 """
 
 import contextlib
+import errno
 import os
 import signal
 import types
@@ -249,7 +250,9 @@ class Seam:
         process = self.world.machine.process(fd)
         self.world.laws.is_ordered([process], [])
         if process.exited_s is not None:
-            return 3  # ESRCH
+            return errno.ESRCH
+        if process.refused:
+            return errno.EPERM
         self.world.machine.kill(process)
         return 0
 

@@ -234,6 +234,11 @@ class _Watched:
     def __getattr__(self, name: str) -> object:
         return getattr(self._real, name)
 
+    def part(self, domain: str) -> None:
+        """As the real one."""
+        self._world.laws.is_passed_over(domain)
+        self._real.part(domain)
+
     def ask(self, post: Post, victim: Candidate) -> Event | None:
         """As the real one."""
         self._world.laws.is_asked(post.name, victim)

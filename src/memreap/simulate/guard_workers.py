@@ -377,11 +377,15 @@ class SimReaper:
         assert victim is not None
         if self._worker.is_gone:
             return
+        refuses = world.faulty("kills are not permitted", 10)
         sharing = [
             p
             for p in world.machine.processes.values()
             if p.mm is victim.mm and p is not victim and p not in self._others
         ]
+        if refuses:
+            for process in (victim, *self._others, *sharing):
+                process.refused = True
         for sharer in sharing:
             if sharer.protected:
                 reason = f"shares its memory with pid {sharer.pid}: protected by policy"
@@ -390,8 +394,7 @@ class SimReaper:
             self._others.append(sharer)
             self._worker.say({"sharer": world.facts(sharer).as_message()}, [sharer])
         world.clappers[self._worker.pid].clap()
-        if world.faulty("kills are not permitted", 10):
-            victim.refused = True
+        if refuses:
             self._worker.say({"kills": [errno.EPERM], "held": "not held"})
             return
         for process in (victim, *self._others):
