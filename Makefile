@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast vm-setup lint format types soak bench bench-check bench-simulate install clean
+.PHONY: help setup demo test test-fast vm-setup lint format types soak seeds bench bench-check bench-simulate install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -50,6 +50,9 @@ types: $(VENV)/ready ## Strict types
 
 soak: $(VENV)/ready ## Ten minutes of hogs, forks, hung victims and faults for a guard (root)
 	@MEMREAP_SOAK_S=600 $(BIN)/pytest -s tests/test_guard_soak.py
+
+seeds: $(VENV)/ready ## A million runs of the guard on a simulated machine (hours)
+	@MEMREAP_GUARD_SEEDS=1000000 $(BIN)/pytest -s tests/test_simulate_guard.py -k laws_hold
 
 bench: $(VENV)/ready ## Everything measured side by side, with ratios (root; some minutes)
 	@$(BIN)/python -m bench --markdown docs/bench.md
