@@ -222,7 +222,12 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 def test_ctrl_c_ends_it_at_once_and_leaves_nobody() -> None:
     command = [sys.executable, "-m", "memreap", "check"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # A shell's background job is started with SIGINT ignored, and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         time.sleep(2)
         os.killpg(process.pid, signal.SIGINT)
