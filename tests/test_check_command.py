@@ -227,7 +227,7 @@ def test_ctrl_c_ends_it_at_once_and_leaves_nobody() -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
         # A shell's background job is started with SIGINT ignored, and would hand that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         time.sleep(2)
         os.killpg(process.pid, signal.SIGINT)
