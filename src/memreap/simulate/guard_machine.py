@@ -68,6 +68,9 @@ class Process:
     domains: frozenset[str]
     fate: Fate = Fate.HEALTHY
     protected: bool = False
+    why: str = "protected by policy"  # where it is
+    tier: int = 1  # decide.events.Tier: avoided 0, preferred 2
+    oom_score_adj: int = 0
     ignores_term: bool = False
     tarpit: bool = False  # whoever reads it hangs
     exit_s: float = 0.03  # from SIGKILL until it is gone

@@ -4,7 +4,7 @@ A run that breaks no law and brings relief is nothing; one that does not is a ``
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from signal import Signals
@@ -77,14 +77,19 @@ def run(seed: int | None = None, replay: Sequence[int] = ()) -> Finding:
     """Run once."""
     choices = Choices(seed, replay)
     world = World(choices)
+    return live(world, _settings(world), world.populate, Finding(seed, world.options, choices.made))
+
+
+def live(
+    world: World, settings: Settings, populate: Callable[[], None], finding: Finding
+) -> Finding:
+    """The guard's life in a world, from its start until nothing is left to do."""
     laws = world.laws = Laws(world)
-    finding = Finding(seed, world.options, choices.made)
-    settings = _settings(world)
     world.reload = SimReload(world, settings)
     seam = Seam(world)
     with seam.replaced():
         try:
-            _live(world, settings, finding)
+            _live(world, settings, populate, finding)
             laws.are_explained()
         except Broken as broken:
             finding.broken, finding.law = broken.why, broken.law
@@ -118,7 +123,7 @@ def _settings(world: World) -> Settings:
     )
 
 
-def _live(world: World, settings: Settings, finding: Finding) -> None:
+def _live(world: World, settings: Settings, populate: Callable[[], None], finding: Finding) -> None:
     standbys = Standbys(STANDBYS)
     scribes = Scribes(partial(_nothing))
     scribes.start(world.machine.now_s)
@@ -136,7 +141,7 @@ def _live(world: World, settings: Settings, finding: Finding) -> None:
         reload_argv=[],
         version="0",
     )
-    world.populate()
+    populate()
     try:
         core.begin()
     except Gone:

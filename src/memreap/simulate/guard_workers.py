@@ -466,10 +466,10 @@ def seen_of(process: Process, held_bytes: int, sharers: tuple[int, ...], barred:
         "rss_pages": pages,
         "swap_pages": 0,
         "page_table_pages": 0,
-        "oom_score_adj": 0,
+        "oom_score_adj": process.oom_score_adj,
         "has_mm": True,
         "is_kernel_thread": False,
-        "tier": 1,
+        "tier": process.tier,
         "barred": barred,
         "domains": sorted(process.domains),
     }

@@ -38,7 +38,7 @@ FAULTS = (
     "cgroups vanish",
     "descriptors are scarce",
 )
-FUTILE_SHARE = 0.06
+FUTILE_SHARE = 0.055  # a little more than the guard's own, which reads a moment before
 FAULTY_S = (2.0, 4.0, 8.0)
 
 
@@ -229,7 +229,7 @@ class World:
 
         held = int(process.mm.at(self.machine.now_s))
         sharers = tuple(sorted(process.mm.users - {process.pid}))
-        barred = "protected by policy" if process.protected else ""
+        barred = process.why if process.protected else ""
         if not barred and self.is_spared(process):
             barred = "shares its memory with somebody who is protected"
         return seen_of(process, held, sharers, barred)
@@ -257,9 +257,9 @@ class World:
         ]
 
     def is_helpless(self, name: str) -> bool:
-        """Whether nobody could be killed for it who would be a help: less than 5 % of its line."""
+        """Whether nobody could be killed for it who would be a help: less than 5 % of it all."""
         held = sum(p.mm.at(self.machine.now_s) for p in self.killable(name))
-        return held < self.places[name].limit_bytes * FUTILE_SHARE
+        return held < self.places[name].whole_bytes * FUTILE_SHARE
 
     def is_spared(self, process: Process) -> bool:
         """Whether it, or one who would have to die with it, is protected."""
