@@ -149,7 +149,7 @@ MUTANTS: dict[str, tuple[int, object, str, Callable[[], object]]] = {
     "nothing goes out": (6, Killing, "_execute", lambda: _nothing),
     "choices are not written": (7, Scribes, "write", lambda: _drop("chosen")),
     "everything is said again": (8, Core, "say", lambda: _say_again),
-    "a lost scout is not missed": (0, Scouts, "is_lost", lambda: _never),
+    "a lost scout is not missed": (4, Scouts, "is_lost", lambda: _never),
 }
 
 
