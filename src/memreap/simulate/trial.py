@@ -23,6 +23,7 @@ from typing import Any
 
 from memreap.simulate import clairvoyant, scenario, strategies
 from memreap.simulate.costs import Costs, calibrated
+from memreap.simulate.scenario import Scenario
 from memreap.simulate.setup import Setup
 from memreap.simulate.strategies import CLAIRVOYANT, Strategy
 from memreap.simulate.world import SETTLE_S, Killer, World
@@ -73,9 +74,12 @@ class Result:
         return asdict(self)
 
 
-def run(job: Job, costs: Costs | None = None) -> Result:
-    """All of it. Raises ScenarioError, StrategyError."""
-    setup = scenario.load(job.scenario).draw(job.seed)
+def run(job: Job, costs: Costs | None = None, loaded: Scenario | None = None) -> Result:
+    """All of it. ``loaded``: the scenario, where its file need not be here.
+
+    Raises ScenarioError, StrategyError.
+    """
+    setup = (loaded or scenario.load(job.scenario)).draw(job.seed)
     strategy = strategies.strategy(job.strategy)
     runs = Runs(setup, strategy, costs or calibrated())
     if strategy.name == CLAIRVOYANT:
