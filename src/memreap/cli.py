@@ -584,6 +584,106 @@ def check(json_: bool, **options: Any) -> None:
         _fail(str(error), command.EXIT_NO_FILE)
 
 
+@memreap.command(short_help="How long to wait before the next victim: many incidents on a clock.")
+@click.argument("scenarios", nargs=-1, metavar="[SCENARIO|FILE.toml]...")
+@click.option(
+    "--strategy",
+    "strategies",
+    multiple=True,
+    metavar="NAME",
+    help="Only this one. patience-S, domain-S and guard-S are there for any S seconds.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1_000_000),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Incidents of each scenario; each strategy meets the same.",
+)
+@click.option(
+    "--first-seed",
+    type=click.IntRange(0, 1 << 62),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="The first of them.",
+)
+@click.option(
+    "--costs",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="What each step costs, as TOML; those that come with memreap otherwise.",
+)
+@click.option(
+    "--executor",
+    default="processes",
+    show_default=True,
+    metavar="processes|dask://HOST:PORT",
+    help="Who does the work: processes of this machine, or the workers of a Dask scheduler.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 4096),
+    metavar="N",
+    help="Processes; as many as CPUs otherwise.",
+)
+@click.option(
+    "--results",
+    type=click.Path(dir_okay=False),
+    metavar="FILE.jsonl",
+    help="Also keep each result, as it comes, on a line of this file.",
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on with --results: what is there is not done again."
+)
+@click.option("--json", "json_", is_flag=True, help="One JSON object a row on a line.")
+@click.option("--png", type=click.Path(), metavar="FILE", help="Also the frontiers as a picture.")
+@click.option("--svg", type=click.Path(), metavar="FILE", help="The same as SVG.")
+@click.option(
+    "--html", type=click.Path(), metavar="FILE", help="Also one page with charts and figures."
+)
+@click.option("--list", "list_", is_flag=True, help="Scenarios and strategies by name.")
+@click.option(
+    "--one",
+    type=click.IntRange(0, 1 << 62),
+    metavar="SEED",
+    help="Tell one incident of each SCENARIO as a story, with guard-2 unless told.",
+)
+def simulate(json_: bool, **options: Any) -> None:
+    """Simulate incidents on a clock: how soon is relief, and who was killed for nothing.
+
+    Whoever kills out of memory must choose how long to wait for a victim before the next: too
+    short kills needlessly, too long leaves a machine standing still. Here the kernel's own steps
+    (those that memreap check explores) and the guard's decisions run on a clock, with CPUs that
+    are shared, memory that fills up, and victims that hang. Each strategy meets the same
+    incidents; the frontier is made of those that no other one beats.
+
+    Without SCENARIO: all that come with memreap, some minutes. A FILE.toml is one of your own.
+
+    \b
+    Exit codes:
+      0 done   2 usage, or a file that cannot be used   3 no executor, or its workers lost for good
+      130 interrupted; what --results has is kept
+
+    \b
+    Examples:
+      memreap simulate held-lock --seeds 100                        one frontier, as a table
+      memreap simulate --html frontier.html                         all of them, as a page
+      memreap simulate --one 7 two-hogs --strategy kernel           one incident, told
+      memreap simulate --strategy guard-2 --strategy guard-3 mine.toml
+      memreap simulate --seeds 1000 --results all.jsonl --resume    hours, with interruptions
+    """
+    from memreap.simulate import command  # noqa: PLC0415
+    from memreap.telling import paper  # noqa: PLC0415
+
+    _end_cleanly()
+    try:
+        sys.exit(command.simulate(command.SimulateOptions(json=json_, **options), paper))
+    except command.UsageError as error:
+        _fail(str(error), command.EXIT_USAGE)
+
+
 @memreap.command()
 @click.option("--json", "json_", is_flag=True, help="Also one JSON object a victim on a line.")
 @click.option(

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
@@ -97,6 +98,8 @@ class Journal:
             raise
 
     def _begin(self, *, resume: bool) -> None:
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            raise JournalError(f"{self.path}: no regular file")
         with open(self._fd, "rb", closefd=False) as file:
             text = file.read()
         whole = text.rpartition(b"\n")[0]
@@ -182,7 +185,7 @@ class Journal:
             raise JournalError(f"cannot write {self.path}: {error.strerror}") from error
 
     def _sync(self) -> None:
-        with contextlib.suppress(OSError):  # a pipe, /dev/null
+        with contextlib.suppress(OSError):  # told when something is written
             os.fsync(self._fd)
         self._synced_s = time.monotonic()
 
