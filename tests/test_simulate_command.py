@@ -250,9 +250,9 @@ def test_an_interrupted_sweep_is_gone_on_with(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     file = tmp_path / "results.jsonl"
-    args = ("two-hogs", "raw-io", "--strategy", "kernel", "--strategy", "guard-2")
-    args = (*args, "--seeds", "40", "--json")
-    with started(*args[:-3], "--seeds", "4000", "--results", file) as process:
+    asked = ("two-hogs", "raw-io", "--strategy", "kernel", "--strategy", "guard-2", "--json")
+    args = (*asked, "--seeds", "40")
+    with started(*asked, "--seeds", "4000", "--results", file) as process:
         until_lines(file, 20)
         begun_s = time.monotonic()
         if number is signal.SIGINT:

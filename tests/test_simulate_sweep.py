@@ -93,7 +93,7 @@ def test_the_results_are_the_same_in_any_order(alone: dict[Job, Result]) -> None
 
 def test_a_task_lasts_as_long_whatever_a_trial_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [0.0]
-    monkeypatch.setattr(sweep.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr("memreap.simulate.sweep.time.monotonic", lambda: now_s[0])
 
     def slow(job: Job, *rest: Any) -> Any:
         now_s[0] += 0.06 if job.scenario == "raw-io" else 5.0
@@ -366,7 +366,7 @@ def written(path: Path, results: list[Result]) -> None:
 
 
 def reopened(path: Path, **changes: Any) -> dict[Job, Result]:
-    given = {"costs": calibrated(), "scenarios": known()} | changes
+    given: dict[str, Any] = {"costs": calibrated(), "scenarios": known()} | changes
     one = Journal(str(path), **given)
     one.open(resume=True)
     one.close()
