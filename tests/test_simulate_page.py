@@ -137,9 +137,7 @@ def test_what_lies_together_has_one_label() -> None:
         unique_by=lambda one: one[0],
     )
 )
-def test_nothing_is_drawn_outside_of_the_sheet(
-    drawn: list[tuple[str, float | None, float]],
-) -> None:
+def test_nothing_is_drawn_outside(drawn: list[tuple[str, float | None, float]]) -> None:
     drawing = chart.chart([row(*one) for one in drawn], "made", "says")
     for item in drawing.items:
         points = item.points if isinstance(item, Line) else ((item.x, item.y),)
@@ -173,7 +171,7 @@ def test_labels_lie_on_nothing_where_there_is_room() -> None:
 
 
 def test_an_empty_scenario_is_drawn() -> None:
-    quiet = row("kernel", None, incidents=0, needless=None, relief=Time(None, None, None))
+    quiet = replace(row("kernel", None), incidents=0, needless=None)
     assert "0 incidents" in svg(chart.chart([quiet], "made"))
 
 
@@ -181,10 +179,8 @@ def test_an_empty_scenario_is_drawn() -> None:
 
 
 def pages(says: str = "Says.") -> str:
-    nodes = (
-        NodeRow("node0", 3, Time(0.1, 0.05, None)),
-        NodeRow("node1", 2, Time(None, None, None)),
-    )
+    never = Time(None, None, None)
+    nodes = (NodeRow("node0", 3, Time(0.1, 0.05, None)), NodeRow("node1", 2, never))
     two = [replace(one, scenario="two", nodes=nodes) for one in every()]
     return page([*every(), *two], {"made": says, "two": says}, calibrated())
 
