@@ -17,7 +17,7 @@ from memreap.simulate.chart import family, patience_s, shape, x_ticks, y_ticks
 from memreap.simulate.costs import calibrated
 from memreap.simulate.drawing import Mark, Text
 from memreap.simulate.drawing import Path as Line
-from memreap.simulate.frontier import NodeRow, Rate, Row, Time
+from memreap.simulate.frontier import TOGETHER, NodeRow, Rate, Row, Time
 from memreap.simulate.labels import Box
 from memreap.simulate.page import page
 from memreap.simulate.strategies import CLAIRVOYANT, STRATEGIES
@@ -182,15 +182,16 @@ def pages(says: str = "Says.") -> str:
     never = Time(None, None, None)
     nodes = (NodeRow("node0", 3, Time(0.1, 0.05, None)), NodeRow("node1", 2, never))
     two = [replace(one, scenario="two", nodes=nodes) for one in every()]
-    return page([*every(), *two], {"made": says, "two": says}, calibrated())
+    pooled = [replace(one, scenario=TOGETHER) for one in every()]
+    return page([*every(), *two], pooled, {"made": says, "two": says}, calibrated())
 
 
 def test_every_scenario_has_a_chart_and_every_strategy_a_line() -> None:
     text = pages()
     elements = Elements(text)
-    assert text.count('<section class="card">') == 2
-    assert elements.names.count("table") == 3
-    assert text.count("<tr") == 3 + 3 * len(STRATEGIES)
+    assert text.count('<section class="card">') == 1 + 2, "one of all, and one each"
+    assert elements.names.count("table") == 4
+    assert text.count("<tr") == 4 + 4 * len(STRATEGIES)
     assert "<td>100 ms</td><td>50 ms to none</td>" in text
     for name in STRATEGIES:
         assert f'<td class="name">{name}</td>' in text
@@ -214,9 +215,11 @@ def test_nothing_is_loaded_and_nothing_runs() -> None:
 def test_no_name_is_taken_for_markup() -> None:
     rows = [replace(one, scenario=HOSTILE) for one in every()]
     costs = replace(calibrated(), machine=HOSTILE, kernel=HOSTILE, source=HOSTILE)
-    text = page(rows, {HOSTILE: HOSTILE}, costs)
+    text = page(rows, rows, {HOSTILE: HOSTILE}, costs)
     assert not {"script", "img"} & set(Elements(text).names)
-    assert Elements(text).names == Elements(page(every(), {"made": "x"}, calibrated())).names
+    assert (
+        Elements(text).names == Elements(page(every(), every(), {"made": "x"}, calibrated())).names
+    )
 
 
 def test_colours_are_named_for_light_and_dark() -> None:

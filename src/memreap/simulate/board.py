@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from memreap import size
 from memreap.simulate import scenario
-from memreap.simulate.frontier import Rate, Row, Time
+from memreap.simulate.frontier import TOGETHER, Rate, Row, Time
 from memreap.simulate.strategies import STRATEGIES
 from memreap.simulate.trial import NEEDLESS_S
 from memreap.simulate.world import HORIZON_S
@@ -133,8 +133,8 @@ def counted(rows: Sequence[Row]) -> str:
     return f"{told}, {without} of them without an incident" if without else told
 
 
-def show(rows: Sequence[Row], says: dict[str, str], paper: Paper) -> None:
-    """A table a scenario."""
+def show(rows: Sequence[Row], together: Sequence[Row], says: dict[str, str], paper: Paper) -> None:
+    """A table a scenario, and one of all."""
     for name, group in grouped(rows).items():
         paper.out(f"{name}: {says[name]}")
         paper.out(f"{counted(group)}")
@@ -143,8 +143,32 @@ def show(rows: Sequence[Row], says: dict[str, str], paper: Paper) -> None:
             paper.out()
             paper.show(node_columns(group), [node_cells(row) for row in group])
         paper.out()
+    if len(says) > 1:
+        paper.out(f"{TOGETHER}; *: on the frontier by the mean")
+        paper.out(counted(together))
+        paper.show(TOGETHER_COLUMNS, [together_cells(row) for row in together])
+        paper.out()
     for line in LEGEND:
         paper.out(line)
+
+
+TOGETHER_COLUMNS: tuple[Column, ...] = (
+    ("", False),
+    ("strategy", False),
+    ("mean", True),
+    ("none", True),
+    ("needless", True),
+    ("95 %", True),
+    ("strictly", True),
+    ("leniently", True),
+    ("killed", True),
+)
+
+
+def together_cells(row: Row) -> list[str]:
+    """A row of them: the same without the median."""
+    star, name, _, _, *rest = cells(row)
+    return [star, name, *rest]
 
 
 def node_columns(rows: Sequence[Row]) -> list[Column]:

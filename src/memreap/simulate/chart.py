@@ -9,31 +9,31 @@ upwards; a mark a strategy, with whiskers for its intervals.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, log10
 
 from memreap import size
 from memreap.simulate import labels
 from memreap.simulate.drawing import Drawing, Item, Mark, Path, Point, Shape, Text
-from memreap.simulate.frontier import Row
+from memreap.simulate.frontier import TOGETHER, Row, Time
 from memreap.simulate.strategies import CLAIRVOYANT, FAMILIES
 from memreap.simulate.world import HORIZON_S
 
 WIDTH, HEIGHT = 600.0, 380.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 16.0, 66.0, 44.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 24.0, 66.0, 44.0
 STRIP = 54.0  # for those without relief
-TOGETHER = 9.0  # marks that are nearer than that share a label
+NEAR = 9.0  # marks that are nearer than that share a label
 KERNEL, BOUND = "kernel", "bound"
 FAMILY_ORDER = (KERNEL, *FAMILIES, BOUND)
 SHAPES: dict[str, Shape] = {
     "pre-4.14": "triangle",
     "gate-retry": "square",
     "kernel": "diamond",
-    "domain": "ring",
+    "domain": "hexagon",
     BOUND: "star",
 }
 _SERIES = re.compile(rf"({'|'.join(FAMILIES)})-([\d.]+)", re.ASCII)
-X_WORDS = "median time from the first stall to relief"
+X_WORDS = "time from the first stall to relief"
 Y_WORDS = "needless kills an incident"
 
 
@@ -120,13 +120,20 @@ def y_ticks(top: float) -> list[float]:
     return [number * step for number in range(int(top / step + 1e-9) + 1)]
 
 
-def chart(rows: Sequence[Row], title: str, says: str = "") -> Drawing:
+def together(rows: Sequence[Row]) -> Drawing:
+    """Of all scenarios' rows, by the mean."""
+    by_mean = [replace(row, relief=Time(row.relief_mean_s, None, None)) for row in rows]
+    says = f"Every incident of every scenario; relief that did not come counts as {HORIZON_S:g} s."
+    return chart(by_mean, TOGETHER, says, "mean")
+
+
+def chart(rows: Sequence[Row], title: str, says: str = "", what: str = "median") -> Drawing:
     """Of one scenario's rows."""
     shown = [row for row in rows if row.needless is not None]
     known = scales(shown)
     at = {row.strategy: (known.x(row.relief.median_s), known.y(_mean(row))) for row in shown}
     stairs, joins = _stairs(shown, at, known), _joins(shown, at)
-    items: list[Item] = [*_frame(known), *_heading(title, says, shown)]
+    items: list[Item] = [*_frame(known, what), *_heading(title, says, shown)]
     items += [*stairs, *joins]
     whiskers = [one for row in shown for one in _whiskers(row, at[row.strategy], known)]
     items += whiskers
@@ -149,7 +156,7 @@ def _heading(title: str, says: str, rows: Sequence[Row]) -> list[Item]:
     ]
 
 
-def _frame(known: Scales) -> list[Item]:
+def _frame(known: Scales, what: str) -> list[Item]:
     floor_y, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     items: list[Item] = []
     for tick in x_ticks(known.low_s, known.high_s):
@@ -165,7 +172,7 @@ def _frame(known: Scales) -> list[Item]:
         none = f"none in {HORIZON_S:g} s"
         items.append(Text(known.x(None), floor_y + 15, none, "tick", "middle"))
     items.append(Path(((LEFT, TOP), (LEFT, floor_y), (right, floor_y)), "axis"))
-    items.append(Text(right, HEIGHT - 8, f"{X_WORDS} \u2192", "words", "end"))
+    items.append(Text(right, HEIGHT - 8, f"{what} {X_WORDS} \u2192", "words", "end"))
     items.append(Text(LEFT - 36, TOP - 8, f"\u2191 {Y_WORDS}", "words"))
     return items
 
@@ -253,7 +260,7 @@ def _clusters(rows: Sequence[Row], at: dict[str, Point]) -> list[list[str]]:
         x, y = at[row.strategy]
         for names in clusters:
             mx, my = _middle(at, names)
-            if (mx - x) ** 2 + (my - y) ** 2 <= TOGETHER**2:
+            if (mx - x) ** 2 + (my - y) ** 2 <= NEAR**2:
                 names.append(row.strategy)
                 break
         else:

@@ -5,7 +5,7 @@ Only the order of things lives here: ``sweep`` and ``frontier`` find out, ``boar
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,9 @@ from pathlib import Path
 from memreap.simulate import board, costs, executors, frontier, plots, scenario, story, strategies
 from memreap.simulate.board import Paper
 from memreap.simulate.costs import Costs, CostsError
+from memreap.simulate.drawing import Drawing
 from memreap.simulate.executors import NoExecutorError
+from memreap.simulate.frontier import Row
 from memreap.simulate.journal import Journal, JournalError
 from memreap.simulate.scenario import Scenario, ScenarioError
 from memreap.simulate.strategies import STRATEGIES, StrategyError
@@ -181,35 +183,40 @@ def _kept(options: SimulateOptions, asked: Asked, done: dict[Job, Result]) -> st
 def _show(options: SimulateOptions, asked: Asked, results: list[Result], paper: Paper) -> None:
     results.sort(key=lambda one: asked.strategies.index(one.strategy))
     results.sort(key=lambda one: list(asked.scenarios).index(one.scenario))
-    rows = frontier.rows(results)
+    rows, together = frontier.rows(results), frontier.together(results)
     says = {name: known.says for name, known in asked.scenarios.items()}
-    _write(options, rows, says, asked, paper)
+    for file, write in _writers(options, rows, together, says, asked.costs):
+        try:
+            write(file)
+        except OSError as error:
+            raise UsageError(f"cannot write {file}: {error.strerror}") from error
+        paper.err(f"written: {file}")
     if options.json:
         for row in rows:
             paper.dump(row.as_dict())
         return
-    board.show(rows, says, paper)
+    board.show(rows, together, says, paper)
 
 
-def _write(
+def _writers(
     options: SimulateOptions,
-    rows: list[frontier.Row],
+    rows: list[Row],
+    together: list[Row],
     says: dict[str, str],
-    asked: Asked,
-    paper: Paper,
-) -> None:
-    from memreap.simulate.chart import chart  # noqa: PLC0415
+    used: Costs,
+) -> Iterator[tuple[str, Callable[[str], object]]]:
+    """Files that were asked for, and what writes them."""
+    from memreap.simulate import chart  # noqa: PLC0415
     from memreap.simulate.page import page  # noqa: PLC0415
 
-    drawings = [chart(group, name, says[name]) for name, group in board.grouped(rows).items()]
-    for file, kind in ((options.png, "png"), (options.svg, "svg"), (options.html, "html")):
-        if file is None:
-            continue
-        try:
-            if kind == "html":
-                Path(file).write_text(page(rows, says, asked.costs), encoding="utf-8")
-            else:
-                plots.save(drawings, file, kind)
-        except OSError as error:
-            raise UsageError(f"cannot write {file}: {error.strerror}") from error
-        paper.err(f"written: {file}")
+    def drawings() -> list[Drawing]:
+        drawn = [chart.chart(one, name, says[name]) for name, one in board.grouped(rows).items()]
+        return [*drawn, chart.together(together)] if len(drawn) > 1 else drawn
+
+    if options.png:
+        yield options.png, lambda file: plots.save(drawings(), file, "png")
+    if options.svg:
+        yield options.svg, lambda file: plots.save(drawings(), file, "svg")
+    if options.html:
+        text = page(rows, together, says, used)
+        yield options.html, lambda file: Path(file).write_text(text, encoding="utf-8")

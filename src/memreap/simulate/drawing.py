@@ -8,7 +8,7 @@ from typing import Literal
 
 Point = tuple[float, float]
 Anchor = Literal["start", "middle", "end"]
-Shape = Literal["circle", "square", "diamond", "triangle", "ring", "star"]
+Shape = Literal["circle", "square", "diamond", "triangle", "hexagon", "star"]
 
 
 @dataclass(frozen=True, slots=True)

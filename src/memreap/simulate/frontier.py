@@ -27,6 +27,7 @@ from memreap.simulate.world import HORIZON_S
 
 CONFIDENCE = 0.95
 ALIKE = 0.01
+TOGETHER = "all scenarios together"
 Z = 1.959963984540054  # of CONFIDENCE, two-sided
 
 
@@ -96,6 +97,25 @@ def rows(results: Iterable[Result]) -> list[Row]:
         best = frontier([_point(row) for row in drawn])
         told += [replace(row, on_frontier=n in best) for n, row in enumerate(drawn)]
     return told
+
+
+def together(results: Iterable[Result]) -> list[Row]:
+    """One for each strategy over all scenarios, each incident alike; the frontier is by the mean.
+
+    Medians of incidents of many kinds say little: most are over at once, whoever is asked.
+    """
+    strategies: dict[str, list[Result]] = {}
+    for one in results:
+        strategies.setdefault(one.strategy, []).append(one)
+    drawn = [_row(TOGETHER, strategy, trials) for strategy, trials in strategies.items()]
+    best = frontier([_mean_point(row) for row in drawn])
+    return [replace(row, on_frontier=n in best, nodes=()) for n, row in enumerate(drawn)]
+
+
+def _mean_point(row: Row) -> tuple[float, float] | None:
+    if row.needless is None or row.relief_mean_s is None or row.strategy == CLAIRVOYANT:
+        return None
+    return row.relief_mean_s, row.needless.mean
 
 
 def _row(scenario: str, strategy: str, trials: Sequence[Result]) -> Row:

@@ -12,8 +12,8 @@ from importlib.resources import files
 from string import Template
 
 from memreap import __version__
-from memreap.simulate import board
-from memreap.simulate.chart import BOUND, KERNEL, chart, family, shape
+from memreap.simulate import board, chart
+from memreap.simulate.chart import BOUND, KERNEL, family, shape
 from memreap.simulate.costs import Costs
 from memreap.simulate.frontier import Row
 from memreap.simulate.strategies import STRATEGIES
@@ -28,17 +28,22 @@ FAMILY_SAYS = {
 }
 
 
-def page(rows: Sequence[Row], says: Mapping[str, str], costs: Costs) -> str:
+def page(
+    rows: Sequence[Row], together: Sequence[Row], says: Mapping[str, str], costs: Costs
+) -> str:
     """The page. ``says``: of each scenario, its line."""
     style = _file("page.css")
     policy = f"default-src 'none'; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
     groups = board.grouped(rows)
+    cards = [_card(name, group, says[name]) for name, group in groups.items()]
+    if len(groups) > 1:
+        cards.insert(0, _together(together))
     return Template(_file("page.html")).substitute(
         policy=policy,
         style=style,
         facts=_facts(rows, groups, costs),
         legend=_legend(rows),
-        cards="\n".join(_card(name, group, says[name]) for name, group in groups.items()),
+        cards="\n".join(cards),
         horizon=f"{HORIZON_S:g}",
     )
 
@@ -66,13 +71,22 @@ def _legend(rows: Sequence[Row]) -> str:
     return "".join(entries.values())
 
 
+def _together(rows: Sequence[Row]) -> str:
+    told = [(board.together_cells(row), row.on_frontier) for row in rows]
+    return _section(svg(chart.together(rows)), rows, [_table(board.TOGETHER_COLUMNS, told)])
+
+
 def _card(name: str, rows: Sequence[Row], says: str) -> str:
     tables = [_table(board.COLUMNS, [(board.cells(row), row.on_frontier) for row in rows])]
     if rows[0].nodes:
         nodes = [(board.node_cells(row), False) for row in rows]
         tables.append(_table(board.node_columns(rows), nodes))
+    return _section(svg(chart.chart(rows, name, says)), rows, tables)
+
+
+def _section(drawn: str, rows: Sequence[Row], tables: Sequence[str]) -> str:
     return (
-        f'<section class="card">{svg(chart(rows, name, says))}'
+        f'<section class="card">{drawn}'
         f"<details><summary>In figures: {escape(board.counted(rows))}</summary>"
         f"{''.join(tables)}</details></section>"
     )

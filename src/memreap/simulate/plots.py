@@ -40,7 +40,7 @@ MARKERS: dict[Shape, tuple[str, float]] = {
     "square": ("s", 26),
     "diamond": ("D", 26),
     "triangle": ("^", 32),
-    "ring": ("h", 40),
+    "hexagon": ("h", 40),
     "star": ("*", 70),
 }
 ANCHORS = {"start": "left", "middle": "center", "end": "right"}

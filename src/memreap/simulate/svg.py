@@ -9,6 +9,7 @@ OUTLINES: dict[Shape, str] = {
     "square": "M-4 -4H4V4H-4Z",
     "diamond": "M0 -5.6L5.6 0L0 5.6L-5.6 0Z",
     "triangle": "M0 -5.4L5 4H-5Z",
+    "hexagon": "M0 -5.4L4.7 -2.7V2.7L0 5.4L-4.7 2.7V-2.7Z",
     "star": "M0 -6.5L1.7 -2.1L6.4 -2L2.7 .9L4 5.4L0 2.8L-4 5.4L-2.7 .9L-6.4 -2L-1.7 -2.1Z",
 }
 
@@ -49,10 +50,7 @@ def _mark(mark: Mark) -> str:
         d = OUTLINES[mark.shape]
         place = f"translate({mark.x:.1f} {mark.y:.1f})"
         return f'<path class="{style}" transform="{place}" d="{d}">{tip}</path>'
-    again = f'<circle class="{style}" cx="{mark.x:.1f}" cy="{mark.y:.1f}" r="1.6"/>'
-    ring = again if mark.shape == "ring" else ""
-    circle = f'<circle class="{style}" cx="{mark.x:.1f}" cy="{mark.y:.1f}" r="{R}">{tip}</circle>'
-    return circle + ring
+    return f'<circle class="{style}" cx="{mark.x:.1f}" cy="{mark.y:.1f}" r="{R}">{tip}</circle>'
 
 
 def _class(style: str, whose: str) -> str:
