@@ -237,6 +237,10 @@ def test_together_each_incident_counts_alike() -> None:
 def test_nodes_are_told_where_there_are_several() -> None:
     made = [run(Job("two-nodes", "guard-2", seed)) for seed in range(6)]
     (told,) = rows(made)
-    assert [one.node for one in told.nodes] == ["node0", "node1"]
+    assert [one.node for one in told.nodes] == ["node0", "node1", frontier.FIRST]
+    first = told.nodes[-1].relief.median_s
+    assert first is not None
+    assert told.relief.median_s is not None
+    assert first < told.relief.median_s
     assert all(one.incidents for one in told.nodes)
     assert rows([run(Job("two-hogs", "guard-2", 0))])[0].nodes == ()

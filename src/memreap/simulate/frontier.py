@@ -27,6 +27,7 @@ from memreap.simulate.world import HORIZON_S
 
 CONFIDENCE = 0.95
 ALIKE = 0.01
+FIRST = "first of them"
 TOGETHER = "all scenarios together"
 Z = 1.959963984540054  # of CONFIDENCE, two-sided
 
@@ -51,7 +52,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """Of one NUMA node: incidents are those in which somebody stalled there."""
+    """Of one NUMA node, or of FIRST: incidents are those in which somebody stalled there."""
 
     node: str
     incidents: int
@@ -148,7 +149,17 @@ def _nodes(incidents: Sequence[Result]) -> tuple[NodeRow, ...]:
         reliefs = [inf if node.relief_s is None else node.relief_s for node in seen]
         ran_out = [one for one in reliefs if one > 0]
         told.append(NodeRow(name, len(ran_out), median(ran_out)))
-    return tuple(told)
+    return *told, _first(incidents)
+
+
+def _first(incidents: Sequence[Result]) -> NodeRow:
+    """Of several that ran out, the first to be relieved; the last one is the machine's relief."""
+    firsts = []
+    for one in incidents:
+        ran_out = [inf if n.relief_s is None else n.relief_s for n in one.nodes if n.relief_s != 0]
+        if len(ran_out) > 1:
+            firsts.append(min(ran_out))
+    return NodeRow(FIRST, len(firsts), median(firsts))
 
 
 def _point(row: Row) -> tuple[float, float] | None:
