@@ -51,6 +51,10 @@ NEVER = {
             f"memreap.{room}"
             for room in ("run", "config", "records", "telling", "proof", "victims", "demo", "cli")
         ),
+        # A recorded incident is read and told; costs are measured, where real processes die.
+        but=tuple(
+            f"memreap.simulate.{one}" for one in ("guard_replay", "again", "calibrate", "killing")
+        ),
     ),
     "anyone but the command line simulates": Never(
         "memreap", ("memreap.simulate",), but=("memreap.simulate", "memreap.cli")

@@ -1,13 +1,21 @@
 """An incident once more, under another configuration."""
 
+import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memreap.decide.policy import Policy, Rule, Verdict
 from memreap.guard.settings import Settings
+from memreap.records import schema
 from memreap.records.archive import Recorded
+from memreap.records.database import Database
+from memreap.records.trouble import Trouble
 from memreap.simulate.guard_replay import NoReplayError, Replayed, recorded, replayed
 
 MIB = 1 << 20
@@ -123,3 +131,59 @@ def replace_choice(one: dict[str, Any]) -> dict[str, Any]:
 def test_it_is_the_same_each_time(incident: Recorded) -> None:
     settings = replace(Settings(), patience_s=1.0)
     assert replayed(incident, settings) == replayed(incident, settings)
+
+
+# As a command, on a database as the guard writes it.
+
+
+@pytest.fixture
+def database(incident: Recorded, tmp_path: Path) -> str:
+    path = str(tmp_path / "incidents.db")
+    written = Database(path, 100, Trouble(), lambda _: None, schema.Life())
+    for number, one in enumerate(incident.turns, 1):
+        of_all = {"turn": number, "incident": 1, "domain": incident.domain, "kind": "cgroup"}
+        of_all |= {"at_s": 5.0 + number / 100, "wall_s": 0.0, "reason": "", "dry_run": False}
+        written.take({**one, **of_all}, None)
+    written.attend({}, time.monotonic())
+    written.close()
+    return path
+
+
+def again(*args: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "memreap", "simulate", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_what_was_is_told_beside_what_would_have_been(database: str, tmp_path: Path) -> None:
+    config = tmp_path / "careful.toml"
+    config.write_text('[[protect]]\nname = "hog"\n')
+    asked = ("--incident", "1", "--config", str(config), "--database", database)
+    told, data = again(*asked), again(*asked, "--json")
+    assert (told.returncode, data.returncode) == (0, 0), told.stderr + data.stderr
+    then, now = told.stdout.split("With ")
+    assert "hog (pid 7)" in then
+    assert str(config) in now
+    assert "hog (pid 7)" not in now
+    assert "Assumed" in now
+    record = json.loads(data.stdout)
+    assert [one["name"] for one in record["was"]["killed"]] == ["hog"]
+    assert record["would_be"]["killed"][0]["name"] == "editor"
+    assert record["config"] == [str(config)]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (("--incident", "9"), 4, "no incident 9"),
+        (("--incident", "1", "--config", "/nowhere.toml"), 2, "/nowhere.toml"),
+        (("--incident", "1", "two-hogs"), 2, "takes no SCENARIO"),
+        (("two-hogs",), 2, "--incident"),
+    ],
+)
+def test_what_cannot_be_told_is_said_in_a_line(
+    database: str, args: tuple[str, ...], code: int, says: str
+) -> None:
+    done = again(*args, "--database", database)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

@@ -650,7 +650,22 @@ def check(json_: bool, **options: Any) -> None:
     metavar="SEED",
     help="Tell one incident of each SCENARIO as a story, with guard-2 unless told.",
 )
-def simulate(json_: bool, **options: Any) -> None:
+@click.option(
+    "--incident",
+    type=click.IntRange(min=1),
+    metavar="ID",
+    help="Take one of memreap incidents instead: what another configuration would have done.",
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="That configuration; as a guard finds it otherwise. Only with --incident.",
+)
+@DATABASE
+def simulate(
+    json_: bool, incident: int | None, config: str | None, database: str | None, **options: Any
+) -> None:
     """Simulate incidents on a clock: how soon is relief, and who was killed for nothing.
 
     Whoever kills out of memory must choose how long to wait for a victim before the next: too
@@ -664,7 +679,7 @@ def simulate(json_: bool, **options: Any) -> None:
     \b
     Exit codes:
       0 done   2 usage, or a file that cannot be used   3 no executor, or its workers lost for good
-      130 interrupted; what --results has is kept
+      4 no such incident, or one that does not say enough   130 interrupted; --results are kept
 
     \b
     Examples:
@@ -673,10 +688,17 @@ def simulate(json_: bool, **options: Any) -> None:
       memreap simulate --one 7 two-hogs --strategy kernel           one incident, told
       memreap simulate --strategy guard-2 --strategy guard-3 mine.toml
       memreap simulate --seeds 1000 --results all.jsonl --resume    hours, with interruptions
+      memreap simulate --incident 7 --config patient.toml           what would have been
     """
-    from memreap.simulate import command  # noqa: PLC0415
+    from memreap.simulate import again, command  # noqa: PLC0415
     from memreap.telling import paper  # noqa: PLC0415
 
+    if incident is None and (config or database):
+        raise click.UsageError("--config and --database are for --incident")
+    if incident is not None:
+        if options["scenarios"]:
+            raise click.UsageError("--incident is one that was; it takes no SCENARIO")
+        sys.exit(again.again(again.AgainOptions(incident, config, _database(database), json_)))
     _end_cleanly()
     try:
         sys.exit(command.simulate(command.SimulateOptions(json=json_, **options), paper))
