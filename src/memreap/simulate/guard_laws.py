@@ -15,7 +15,7 @@ from memreap.simulate.guard_machine import MIB, Process
 if TYPE_CHECKING:
     from memreap.simulate.guard_world import World
 
-GRACE_S = 0.5  # from a kill until every scout must know of it
+GRACE_S = 0.5  # from a kill, or the core's return, until every scout must know of it
 TURN_MAX_S = 0.5  # how long the core may be away from its poll, beyond what it is made late by
 POLLS_MAX = 1500  # in a second: while somebody dies it looks every 5 ms, and is told things
 PROGRESS_BYTES = MIB
@@ -44,7 +44,8 @@ class Laws:
         self._victims: dict[str, tuple[float, Candidate]] = {}  # by domain, the last
         self._asked: dict[str, Candidate] = {}  # by domain, who was asked to go
         self._done: dict[str, set[tuple[int, int]]] = defaultdict(set)  # told to the domain
-        self._progress: dict[str, tuple[float, float]] = {}
+        # By domain: when its usage last fell, to how much, and when it fell a look's age before.
+        self._progress: dict[str, tuple[float, float, float]] = {}
         self.ordered = 0
         self._polled_s = world.machine.now_s
         self._second = self._polls = 0
@@ -83,7 +84,7 @@ class Laws:
         if usage < place.limit_bytes * 0.7:
             raise Broken(2, f"{domain} kills at {usage / place.limit_bytes:.0%} of its line")
         self._victims[domain] = now_s, victim
-        self._progress[domain] = now_s, float(usage)
+        self._progress[domain] = now_s, float(usage), now_s
         self.kills.append((now_s, domain, victim))
 
     def _is_free(self, domain: str) -> None:
@@ -110,7 +111,7 @@ class Laws:
         self._done[domain].add(victim.identity)
         if (held := self._held(victim)) < PROGRESS_BYTES:
             return
-        since_s, _ = self._progress.get(domain, (killed_s, 0.0))
+        since_s = self._fell_s(domain)
         patience_s = self._world.options.patience_s
         waited_s = self._world.machine.now_s - max(since_s, killed_s)
         if waited_s < patience_s - SLACK_S:
@@ -142,9 +143,14 @@ class Laws:
         """When did the usage of a domain with a victim last fall below all that was before?"""
         for domain in self._victims:
             usage = float(self._world.usage_bytes(domain))
-            before = self._progress.get(domain)
-            if before is None or usage <= before[1] - PROGRESS_BYTES:
-                self._progress[domain] = self._world.machine.now_s, usage
+            if usage <= self._progress[domain][1] - PROGRESS_BYTES:
+                fell_s = self._fell_s(domain)
+                self._progress[domain] = self._world.machine.now_s, usage, fell_s
+
+    def _fell_s(self, domain: str) -> float:
+        """When the usage last fell, as far as a look that has been answered can know."""
+        last_s, _, before_s = self._progress[domain]
+        return last_s if last_s <= self._world.machine.now_s - SLACK_S else before_s
 
     # Law 3: of who is dying nothing is read.
 
@@ -154,7 +160,7 @@ class Laws:
         now_s, killed_s = self._world.machine.now_s, process.killed_s
         if not process.by_guard or killed_s is None or process.exited_s is not None:
             return
-        if now_s > killed_s + GRACE_S:
+        if now_s > max(killed_s, self._world.away_until_s) + GRACE_S:
             raise Broken(3, f"{process.comm} ({process.pid}) is read {now_s - killed_s:.2f} s dead")
 
     # Law 4: nothing keeps the core.

@@ -58,7 +58,8 @@ class SimPoll:
         machine.wait(machine.now_s + timeout_s, lambda: bool(self._ready()))
         if world.faulty("the core is late", 30):
             late_s = world.choices.pick(LATE_S)
-            machine.wait(machine.now_s + late_s, lambda: False)
+            world.away_until_s = machine.now_s + late_s
+            machine.wait(world.away_until_s, lambda: False)
             world.late_s = late_s
         world.laws.note_progress()
         world.laws.has_polled()

@@ -128,6 +128,7 @@ class World:
         self.permitted = True
         self.signals: list[Any] = []
         self.late_s = 0.0
+        self.away_until_s = 0.0  # when a core that was made late is back
         self.relief_missing = ""
         self.pressed_s: float | None = None  # since when relief is waited for, the faults over
         self.reload: Any = None
