@@ -160,9 +160,9 @@ def test_the_frontier_is_unbeaten_and_beats_the_rest(
 def beats(one: tuple[float, float] | None, other: tuple[float, float] | None) -> bool:
     assert one is not None
     assert other is not None
-    sooner = one[0] < other[0] * 0.99
-    as_soon = one[0] <= other[0] * 1.01
-    return (as_soon and one[1] < other[1]) or (sooner and one[1] <= other[1])
+    sooner, as_soon = (one[0] < other[0] * 0.99, one[0] <= other[0] * 1.01)
+    fewer, as_few = (one[1] < other[1] * 0.99, one[1] <= other[1] * 1.01)
+    return (as_soon and fewer) or (sooner and as_few)
 
 
 @given(points, st.randoms())
@@ -178,6 +178,7 @@ def test_the_frontier_hangs_on_no_order(
 def test_sooner_by_less_than_a_hundredth_is_not_sooner() -> None:
     assert frontier.frontier([(1.0, 0.0), (1.005, 0.0), (1.02, 0.0)]) == {0, 1}
     assert frontier.frontier([(1.0, 0.5), (1.005, 0.0)]) == {1}
+    assert frontier.frontier([(1.0, 0.500), (1.0, 0.499)]) == {0, 1}
 
 
 # Rows.

@@ -12,8 +12,8 @@ Pure functions of results live here; nothing is drawn, and nothing is random.
    Poisson's, by as much as these did. It has a width also where all counts are alike: it is as if
    one incident more had been seen, with one kill more.
 5. On the frontier is who relieves, and whom no other one beats: sooner and with no more needless
-   kills, or as soon with fewer. Times that differ by less than ALIKE are alike. The bound that
-   knows what is to come is no strategy: it is left out.
+   kills, or as soon with fewer. What differs by less than ALIKE is alike. The bound that knows what
+   is to come is no strategy: it is left out.
 """
 
 from collections.abc import Iterable, Sequence
@@ -175,9 +175,11 @@ def frontier(points: Sequence[tuple[float, float] | None]) -> set[int]:
 
 
 def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Nobody beats in a circle: with as many kills it takes a time that is really shorter."""
+    """As good in one, better in the other. Nobody beats in a circle: the product falls each time."""
     (x, y), (a, b) = one, other
-    return (x <= a * (1 + ALIKE) and y < b) or (x < a * (1 - ALIKE) and y <= b)
+    sooner, as_soon = x < a * (1 - ALIKE), x <= a * (1 + ALIKE)
+    fewer, as_few = y < b * (1 - ALIKE), y <= b * (1 + ALIKE)
+    return (as_soon and fewer) or (sooner and as_few)
 
 
 def median(values: Sequence[float]) -> Time:
