@@ -180,7 +180,7 @@ def test_an_empty_scenario_is_drawn() -> None:
 
 def pages(says: str = "Says.") -> str:
     never = Time(None, None, None)
-    nodes = (NodeRow("node0", 3, Time(0.1, 0.05, None)), NodeRow("node1", 2, never))
+    nodes = (NodeRow("node0", 3, Time(0.1, 0.05, None), 0.2), NodeRow("node1", 2, never, 60.0))
     two = [replace(one, scenario="two", nodes=nodes) for one in every()]
     pooled = [replace(one, scenario=TOGETHER) for one in every()]
     return page([*every(), *two], pooled, {"made": says, "two": says}, calibrated())
@@ -192,7 +192,7 @@ def test_every_scenario_has_a_chart_and_every_strategy_a_line() -> None:
     assert text.count('<section class="card">') == 1 + 2, "one of all, and one each"
     assert elements.names.count("table") == 4
     assert text.count("<tr") == 4 + 4 * len(STRATEGIES)
-    assert "<td>100 ms</td><td>50 ms to none</td>" in text
+    assert "<td>100 ms</td><td>50 ms to none</td><td>200 ms</td>" in text
     for name in STRATEGIES:
         assert f'<td class="name">{name}</td>' in text
     cells = [board.cells(one) for one in every()]

@@ -175,7 +175,7 @@ def node_columns(rows: Sequence[Row]) -> list[Column]:
     """The relief of each node."""
     columns: list[Column] = [("strategy", False)]
     for node in rows[0].nodes:
-        columns += [(node.node, True), ("95 %", True)]
+        columns += [(node.node, True), ("95 %", True), ("mean", True)]
     return columns
 
 
@@ -183,7 +183,7 @@ def node_cells(row: Row) -> list[str]:
     """A row of them."""
     told = [row.strategy]
     for node in row.nodes:
-        told += [median(node.relief), between(node.relief)]
+        told += [median(node.relief), between(node.relief), size.seconds(node.relief_mean_s)]
     return told
 
 

@@ -57,6 +57,7 @@ class NodeRow:
     node: str
     incidents: int
     relief: Time
+    relief_mean_s: float | None  # as a Row has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def _row(scenario: str, strategy: str, trials: Sequence[Result]) -> Row:
         trials=len(trials),
         incidents=len(incidents),
         relief=median(reliefs),
-        relief_mean_s=_mean([min(one, HORIZON_S) for one in reliefs]) if reliefs else None,
+        relief_mean_s=_capped_s(reliefs),
         unrelieved=share(sum(one == inf for one in reliefs), len(reliefs)),
         needless=rate([one.needless for one in incidents]),
         needless_strict=rate([one.needless_strict for one in incidents]),
@@ -148,7 +149,7 @@ def _nodes(incidents: Sequence[Result]) -> tuple[NodeRow, ...]:
         seen = [node for one in incidents for node in one.nodes if node.node == name]
         reliefs = [inf if node.relief_s is None else node.relief_s for node in seen]
         ran_out = [one for one in reliefs if one > 0]
-        told.append(NodeRow(name, len(ran_out), median(ran_out)))
+        told.append(NodeRow(name, len(ran_out), median(ran_out), _capped_s(ran_out)))
     return *told, _first(incidents)
 
 
@@ -159,7 +160,7 @@ def _first(incidents: Sequence[Result]) -> NodeRow:
         ran_out = [inf if n.relief_s is None else n.relief_s for n in one.nodes if n.relief_s != 0]
         if len(ran_out) > 1:
             firsts.append(min(ran_out))
-    return NodeRow(FIRST, len(firsts), median(firsts))
+    return NodeRow(FIRST, len(firsts), median(firsts), _capped_s(firsts))
 
 
 def _point(row: Row) -> tuple[float, float] | None:
@@ -175,7 +176,7 @@ def frontier(points: Sequence[tuple[float, float] | None]) -> set[int]:
 
 
 def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """As good in one, better in the other. Nobody beats in a circle: the product falls each time."""
+    """As good in one, better in the other. Never in a circle: the product falls each time."""
     (x, y), (a, b) = one, other
     sooner, as_soon = x < a * (1 - ALIKE), x <= a * (1 + ALIKE)
     fewer, as_few = y < b * (1 - ALIKE), y <= b * (1 + ALIKE)
@@ -228,6 +229,10 @@ def share(part: int, whole: int) -> Rate | None:
     middle = (p + z2 / 2) / (1 + z2)
     half = sqrt(p * (1 - p) * z2 + z2 * z2 / 4) / (1 + z2)
     return Rate(p, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)))
+
+
+def _capped_s(reliefs: Sequence[float]) -> float | None:
+    return _mean([min(one, HORIZON_S) for one in reliefs]) if reliefs else None
 
 
 def _mean(values: Sequence[float]) -> float:
