@@ -369,7 +369,9 @@ def test_swap_with_room_is_no_pressure_and_full_swap_is(swap: guest.Result, kind
     assert is_memreaps_alone(full, "hog")
     assert full["living"] == [True]
     (chosen,) = turns(full, "chosen")
-    assert chosen["figures"]["swap_free_bytes"] < 40 * MIB
+    # Ahead of a full one: by as much as the hog takes until the guard can be sure to have acted,
+    # which on a busy host is more.
+    assert chosen["figures"]["swap_free_bytes"] < 256 * MIB / 2
 
 
 @pytest.mark.parametrize("kind", ["disk", "zram"])
