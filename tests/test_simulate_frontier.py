@@ -229,7 +229,7 @@ def test_together_each_incident_counts_alike() -> None:
     made = [result(0.1, 1), result(None, 0, scenario="other"), result(0.0, scenario="quiet")]
     made += [result(1.0, 0, strategy="guard-2"), result(1.0, 1, strategy="guard-2", scenario="x")]
     kernel, guard = frontier.together(made)
-    assert (kernel.scenario, kernel.trials, kernel.incidents) == (frontier.TOGETHER, 3, 2)
+    assert (kernel.scenario, kernel.trials, kernel.incidents) == ("4 scenarios together", 3, 2)
     assert kernel.relief_mean_s == (0.1 + HORIZON_S) / 2
     assert guard.relief_mean_s == 1.0
     assert [kernel.on_frontier, guard.on_frontier] == [False, True]

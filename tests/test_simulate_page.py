@@ -17,7 +17,7 @@ from memreap.simulate.chart import family, patience_s, shape, x_ticks, y_ticks
 from memreap.simulate.costs import calibrated
 from memreap.simulate.drawing import Mark, Text
 from memreap.simulate.drawing import Path as Line
-from memreap.simulate.frontier import TOGETHER, NodeRow, Rate, Row, Time
+from memreap.simulate.frontier import NodeRow, Rate, Row, Time
 from memreap.simulate.labels import Box
 from memreap.simulate.page import page
 from memreap.simulate.strategies import CLAIRVOYANT, STRATEGIES
@@ -182,7 +182,7 @@ def pages(says: str = "Says.") -> str:
     never = Time(None, None, None)
     nodes = (NodeRow("node0", 3, Time(0.1, 0.05, None), 0.2), NodeRow("node1", 2, never, 60.0))
     two = [replace(one, scenario="two", nodes=nodes) for one in every()]
-    pooled = [replace(one, scenario=TOGETHER) for one in every()]
+    pooled = [replace(one, scenario="2 scenarios together") for one in every()]
     return page([*every(), *two], pooled, {"made": says, "two": says}, calibrated())
 
 

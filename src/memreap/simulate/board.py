@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from memreap import size
 from memreap.simulate import scenario
-from memreap.simulate.frontier import TOGETHER, Rate, Row, Time
+from memreap.simulate.frontier import Rate, Row, Time
 from memreap.simulate.strategies import STRATEGIES
 from memreap.simulate.trial import NEEDLESS_S
 from memreap.simulate.world import HORIZON_S
@@ -144,7 +144,7 @@ def show(rows: Sequence[Row], together: Sequence[Row], says: dict[str, str], pap
             paper.show(node_columns(group), [node_cells(row) for row in group])
         paper.out()
     if len(says) > 1:
-        paper.out(f"{TOGETHER}; *: on the frontier by the mean")
+        paper.out(f"{together[0].scenario}; *: on the frontier by the mean")
         paper.out(counted(together))
         paper.show(TOGETHER_COLUMNS, [together_cells(row) for row in together])
         paper.out()

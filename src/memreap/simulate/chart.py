@@ -15,7 +15,7 @@ from math import ceil, floor, log10
 from memreap import size
 from memreap.simulate import labels
 from memreap.simulate.drawing import Drawing, Item, Mark, Path, Point, Shape, Text
-from memreap.simulate.frontier import TOGETHER, Row, Time
+from memreap.simulate.frontier import Row, Time
 from memreap.simulate.strategies import CLAIRVOYANT, FAMILIES
 from memreap.simulate.world import HORIZON_S
 
@@ -123,8 +123,8 @@ def y_ticks(top: float) -> list[float]:
 def together(rows: Sequence[Row]) -> Drawing:
     """Of all scenarios' rows, by the mean."""
     by_mean = [replace(row, relief=Time(row.relief_mean_s, None, None)) for row in rows]
-    says = f"Every incident of every scenario; relief that did not come counts as {HORIZON_S:g} s."
-    return chart(by_mean, TOGETHER, says, "mean")
+    says = f"Each incident counts alike; relief that did not come counts as {HORIZON_S:g} s."
+    return chart(by_mean, rows[0].scenario, says, "mean")
 
 
 def chart(rows: Sequence[Row], title: str, says: str = "", what: str = "median") -> Drawing:

@@ -28,7 +28,6 @@ from memreap.simulate.world import HORIZON_S
 CONFIDENCE = 0.95
 ALIKE = 0.01
 FIRST = "first of them"
-TOGETHER = "all scenarios together"
 Z = 1.959963984540054  # of CONFIDENCE, two-sided
 
 
@@ -107,9 +106,12 @@ def together(results: Iterable[Result]) -> list[Row]:
     Medians of incidents of many kinds say little: most are over at once, whoever is asked.
     """
     strategies: dict[str, list[Result]] = {}
+    scenarios: set[str] = set()
     for one in results:
         strategies.setdefault(one.strategy, []).append(one)
-    drawn = [_row(TOGETHER, strategy, trials) for strategy, trials in strategies.items()]
+        scenarios.add(one.scenario)
+    name = f"{len(scenarios)} scenarios together"
+    drawn = [_row(name, strategy, trials) for strategy, trials in strategies.items()]
     best = frontier([_mean_point(row) for row in drawn])
     return [replace(row, on_frontier=n in best, nodes=()) for n, row in enumerate(drawn)]
 
