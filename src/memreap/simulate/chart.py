@@ -162,7 +162,8 @@ def _frame(known: Scales, what: str) -> list[Item]:
     for tick in x_ticks(known.low_s, known.high_s):
         x = known.x(tick)
         items.append(Path(((x, TOP), (x, floor_y)), "grid"))
-        items.append(Text(x, floor_y + 15, size.seconds(tick), "tick", "middle"))
+        if not known.has_strip or x < known.x(None) - STRIP:  # else the strip's own is there
+            items.append(Text(x, floor_y + 15, size.seconds(tick), "tick", "middle"))
     for tick in y_ticks(known.top):
         y = known.y(tick)
         items.append(Path(((LEFT, y), (right, y)), "grid"))
