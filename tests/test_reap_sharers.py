@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -36,6 +37,19 @@ Finish = Callable[[Execution], Execution]
 @pytest.fixture
 def memory(cgroup: Callable[[str], Path]) -> Path:
     return cgroup("memory")
+
+
+class NoRoom:
+    """Not one more descriptor can be had, until it is closed."""
+
+    def __init__(self, limits: tuple[int, int]) -> None:
+        self._limits = limits
+        probe = os.dup(0)
+        os.close(probe)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (probe, limits[1]))
+
+    def close(self) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
 
 
 @pytest.fixture
@@ -85,6 +99,29 @@ def test_a_sharer_that_came_after_the_survey_is_found_and_dies(
     assert outcome.sharers == shared.sharers
     assert outcome.outcome == "exited"
     assert used_bytes(memory) < SIZE_BYTES // 100
+
+
+def test_without_a_descriptor_for_a_sharer_both_die_and_the_memory_is_known_to_be_back(
+    shared: Staged, memory: Path, finish: Finish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel drops a descriptor that there is no room for: the reaper, though, has its own."""
+    (sharer,) = shared.sharers
+    monkeypatch.setattr(survey, "sharers", lambda *_args, **_more: iter(()))
+    execution = Execution(identify(shared.pid), "always", 5.0)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    execution.start(time.monotonic())
+    try:
+        with contextlib.closing(NoRoom(limits)):
+            outcome = finish(execution).outcome
+    finally:
+        execution.victim.close()
+    assert outcome is not None
+    assert execution.unheld == [sharer]
+    assert outcome.outcome in ("exited", "reaped"), outcome.reason
+    assert outcome.sharers == (sharer,)
+    assert not is_alive(shared.pid)
+    assert not is_alive(sharer)
+    assert used_bytes(memory) < 4 * MIB
 
 
 def test_a_spared_sharer_that_came_late_makes_the_victim_refused(

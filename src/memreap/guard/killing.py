@@ -63,7 +63,7 @@ class Killing:
     @property
     def sharers(self) -> list[int]:
         """Who dies because it uses a victim's mm."""
-        return [pid for e in self._executions for pid in e.victim.pids[1:]]
+        return [pid for e in self._executions for pid in (*e.victim.pids[1:], *e.unheld)]
 
     def fds(self) -> list[int]:
         """Poll these for reading."""

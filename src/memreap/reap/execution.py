@@ -67,6 +67,8 @@ class Execution:
         self._exited_s: float | None = None
         self._reap_code: int | None = None  # of the last process_mrelease
         self._keeper: str | None = None  # who lives on with the memory
+        self.unheld: list[int] = []  # sharers that the reaper kills, and there is no descriptor for
+        self._struck = False  # the reaper has killed
         self._notes: list[str] = []
         self._prepare_s = PREPARE_S
         self._several = False
@@ -191,6 +193,8 @@ class Execution:
         match message:
             case {"mrelease": int(code), "shared": bool(shared)}:
                 self._reap_code = code
+                if self.unheld and code != 0:  # its exit alone cannot be seen
+                    self._keeper = self._keeper or _unheld(self.unheld[0])
                 if shared and self._keeper is None:
                     self._keeper = "a live process that was not found shares its memory"
             case {"evidence": dict(fields)}:
@@ -200,14 +204,18 @@ class Execution:
 
     def _kills(self, errnos: list[int]) -> None:
         """Take the result of each SIGKILL; one that was not permitted ends it here."""
+        self._struck = True
         if errno.EPERM in errnos:
             self._clapper.call_off()
             self.outcome = self._end("refused", "not permitted to signal it")
 
     def _join(self, facts: Facts, fds: list[int]) -> None:
         """Kill who came to share the mm since the survey: else the kernel refuses the reap."""
-        if not fds:  # no descriptor left to hold it by
-            self._keeper = f"pid {facts.pid} shares its memory: {os.strerror(errno.EMFILE)}"
+        if not fds and not self._struck:  # no descriptor left to hold it by; the reaper has one
+            self.unheld.append(facts.pid)
+            return
+        if not fds:
+            self._keeper = _unheld(facts.pid)
             return
         sharer = Found(facts, fds[0])
         reason = self.victim.rules.refusal(sharer)
@@ -240,6 +248,8 @@ class Execution:
         self._exited_s = self._exited_s or now_s
         # What the reaper has yet to say may be that somebody else still has the memory.
         speaking = self.reaper_alive and self._reap_code is None
+        if self.unheld and self._reap_code is None and not speaking:
+            self._keeper = self._keeper or _unheld(self.unheld[0])
         if self._keeper is None and not (speaking and now_s < self._exited_s + EXIT_GRACE_S):
             self.released_s = min(self.released_s or self._exited_s, self._exited_s)
 
@@ -316,7 +326,7 @@ class Execution:
             seconds_to_release=_since(killed_s, self.released_s),
             seconds_to_exit=_since(killed_s, self._exited_s),
             attempts=self.evidence.attempts if self.evidence else 0,
-            sharers=tuple(found.facts.pid for found in self.victim.sharers),
+            sharers=(*(found.facts.pid for found in self.victim.sharers), *self.unheld),
         )
 
 
@@ -331,3 +341,7 @@ def _total_bytes() -> int:
 
 def _since(start_s: float | None, end_s: float | None) -> float | None:
     return None if start_s is None or end_s is None else max(0.0, end_s - start_s)
+
+
+def _unheld(pid: int) -> str:
+    return f"pid {pid} shares its memory: {os.strerror(errno.EMFILE)}"
