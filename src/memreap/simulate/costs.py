@@ -51,6 +51,7 @@ class Costs:
     exit_s: float  # what a thread does beside its memory, from its SIGKILL to its end
     scan_s: float  # the killer's look at one process
     wakeup_s: float  # from being woken to running, with an idle CPU
+    start_s: float  # of an exit, before its small pages come at their pace
     jiffy_s: float  # the shortest sleep: an allocator's, between two tries
     killer_sleep_s: float  # of the killer with oom_lock held, before 4.19
     reaper_delay_s: float  # OOM_REAPER_DELAY, since 5.18

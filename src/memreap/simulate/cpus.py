@@ -20,6 +20,7 @@ from typing import Final
 from memreap.simulate.loop import FIRST, Loop
 
 FIFO: Final = inf
+FIFO_BELOW: Final = 1e12  # of a lower priority: has all that FIFO leaves, before all others
 IDLE: Final = 3.0  # WEIGHT_IDLEPRIO. kernel/sched/sched.h
 # sched_prio_to_weight, of nice -20 to 19. kernel/sched/core.c
 NICE: Final = (

@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING
 from memreap.check.operation import Steps
 from memreap.mm.mm_struct import TaskStruct
 from memreap.mm.oom_kill import do_send_sig_info, kill_and_release
+from memreap.reap.hold import UNDER_WAY_S
+from memreap.reap.reaper import SECOND_HAND_BYTES_MIN, SECOND_HAND_NAP_S
 from memreap.simulate.allocator import badness_pages
-from memreap.simulate.cpus import FIFO
+from memreap.simulate.cpus import FIFO, FIFO_BELOW
 from memreap.simulate.loop import LAST
 from memreap.simulate.process import Process
+from memreap.simulate.setup import Io
 
 if TYPE_CHECKING:
     from memreap.simulate.world import World
 
 OOM_SCORE_ADJ_MIN = -1000
+HOLD_S = SECOND_HAND_NAP_S + UNDER_WAY_S
 
 
 def kill_and_reap(world: "World", victim: Process) -> Steps:
@@ -41,8 +45,27 @@ def kill(world: "World", victim: Process, node: int) -> bool:
         return False
     victim.doomed_on = node
     world.boost(victim)
-    world.tasks.spawn(f"reaper of {victim.name}", FIFO, kill_and_reap, world, victim)
+    hands(world, victim)
     return True
+
+
+def hands(world: "World", victim: Process) -> None:
+    """The reaper, and for a large victim a second one, which works where the victim does not.
+
+    One that may hang in ``exit_aio`` is held until both have begun: later, neither finds its mm.
+    """
+    if victim.setup.io is not Io.NONE:
+        victim.hold_s = HOLD_S
+    world.tasks.spawn(f"reaper of {victim.name}", FIFO, kill_and_reap, world, victim)
+    if world.bytes_of(victim) >= SECOND_HAND_BYTES_MIN:
+        world.loop.after(SECOND_HAND_NAP_S, _second_hand, world, victim)
+
+
+def _second_hand(world: "World", victim: Process) -> None:
+    k = world.k
+    current = TaskStruct("second hand", k.nobody, k.held, k.held, victim.mm)
+    name = f"second hand of {victim.name}"
+    world.tasks.spawn(name, FIFO_BELOW, k.process_mrelease, victim.main, current)
 
 
 def candidates(world: "World", node: int) -> list[Process]:

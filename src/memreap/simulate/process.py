@@ -48,6 +48,7 @@ class Process:
     doomed_on: int | None = None  # the node for which a killer is about to kill it
     killed_s: float | None = None  # SIGKILL, by whomever; or it ended by itself
     stop_bytes: float = 0.0  # resident, when it was killed
+    hold_s: float = 0.0  # for which whoever kills it keeps it from exiting
 
     @property
     def main(self) -> TaskStruct:

@@ -2,8 +2,7 @@
 
 from memreap.mm.kernel import Kernel
 from memreap.simulate.costs import Costs
-from memreap.simulate.cpus import FIFO
-from memreap.simulate.daemon import kill_and_reap
+from memreap.simulate.daemon import hands
 from memreap.simulate.setup import ProcessSetup, Setup, node
 from memreap.simulate.world import World
 
@@ -41,7 +40,7 @@ def release_s(
     if boost:
         world.boost(process)
     if reap:
-        world.tasks.spawn("reaper", FIFO, kill_and_reap, world, process)
+        hands(world, process)
     else:
         for signal in process.signals:
             world.tasks.write(signal.sigkill, True)

@@ -213,7 +213,8 @@ class World:
         io = devices.completes(self.k, process.mm, process.setup.io)
         if io is not None:
             self.tasks.spawn(f"I/O of {process.name}", FIFO, lambda: io)
-        self.loop.after(self.costs.wakeup_s, self._exits, process, process.threads)
+        exits_s = self.costs.wakeup_s + process.hold_s
+        self.loop.after(exits_s, self._exits, process, process.threads)
 
     def _exits(self, process: Process, threads: tuple[TaskStruct, ...]) -> None:
         """Its threads have come to know it."""
@@ -311,7 +312,9 @@ class World:
         cost_s = self.costs.step(operation.name)
         match operation.name:
             case "get_signal":
-                return cost_s + self.costs.exit_s
+                return cost_s + self.costs.exit_s + self._start_s(operation.args[0])
+            case "find_lock_task_mm":
+                return self.costs.step_s  # what a reap begins with comes once it has the mm
             case "select_bad_process":
                 return cost_s + self.costs.scan_s * len(self.processes)
             case "tlb_flush_mmu":
@@ -327,11 +330,19 @@ class World:
 
     def _cost_after(self, operation: Operation, result: Any) -> float:
         """Who finds a page unmapped has nothing to do there."""
+        if operation.name == "find_lock_task_mm" and result == "reap":
+            return self.costs.step(operation.name)
         if operation.name != "zap_pte_range" or not result:
             return 0.0
         process = self._of(operation)
         page_s = self.costs.page(process.setup.page_bytes).zap_s
         return process.chunk_pages * page_s * self._together(process)
+
+    def _start_s(self, thread: TaskStruct) -> float:
+        """Once for each process."""
+        process = self.by_mm[thread.address_space]
+        is_first = thread is process.main and not process.is_huge
+        return self.costs.start_s if is_first else 0.0
 
     def _together(self, process: Process) -> float:
         return self.costs.together if self.tasks.s[process.mm.walkers] > 1 else 1.0
