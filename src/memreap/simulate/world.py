@@ -312,7 +312,9 @@ class World:
         cost_s = self.costs.step(operation.name)
         match operation.name:
             case "get_signal":
-                return cost_s + self.costs.exit_s + self._start_s(operation.args[0])
+                cost_s += self.costs.exit_s
+            case "vma_first" if operation.args[1:] == (True,):  # of an exit
+                cost_s += 0.0 if self._of(operation).is_huge else self.costs.start_s
             case "find_lock_task_mm":
                 return self.costs.step_s  # what a reap begins with comes once it has the mm
             case "select_bad_process":
@@ -337,12 +339,6 @@ class World:
         process = self._of(operation)
         page_s = self.costs.page(process.setup.page_bytes).zap_s
         return process.chunk_pages * page_s * self._together(process)
-
-    def _start_s(self, thread: TaskStruct) -> float:
-        """Once for each process."""
-        process = self.by_mm[thread.address_space]
-        is_first = thread is process.main and not process.is_huge
-        return self.costs.start_s if is_first else 0.0
 
     def _together(self, process: Process) -> float:
         return self.costs.together if self.tasks.s[process.mm.walkers] > 1 else 1.0
