@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast vm-setup lint format types soak seeds bench bench-check bench-simulate install clean
+.PHONY: help setup demo test test-fast vm-setup lint format types soak soak-real seeds bench bench-check bench-simulate install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -48,7 +48,9 @@ format: $(VENV)/ready ## Format, and mend what can be mended
 types: $(VENV)/ready ## Strict types
 	@$(BIN)/mypy
 
-soak: $(VENV)/ready ## Ten minutes of hogs, forks, hung victims and faults for a guard (root)
+soak: soak-real seeds ## Real faults for a guard, then a million simulated runs (hours)
+
+soak-real: $(VENV)/ready ## Ten minutes of hogs, forks, hung victims and faults for a guard (root)
 	@MEMREAP_SOAK_S=600 $(BIN)/pytest -s tests/test_guard_soak.py
 
 seeds: $(VENV)/ready ## A million runs of the guard on a simulated machine (hours)

@@ -1,6 +1,6 @@
 """A guard among hogs, forks, hung victims and faults, one after another and at random.
 
-Half a minute of it in every run; ``make soak`` lets it go on for ten.
+Half a minute of it in every run; ``make soak-real`` lets it go on for ten.
 """
 
 import contextlib

@@ -23,7 +23,7 @@ from memreap.simulate.guard_seam import Seam
 from memreap.simulate.guard_trial import Finding, run
 from memreap.simulate.guard_world import World
 
-SEEDS = int(os.environ.get("MEMREAP_GUARD_SEEDS", "1000"))
+SEEDS = int(os.environ.get("MEMREAP_GUARD_SEEDS", "5000"))
 FIRST = int(os.environ.get("MEMREAP_GUARD_FIRST", "0"))
 FOUND_WITHIN = 2000
 SWAPPED = (core, crew, hands, killing, post, turns, execution, standby, victim)
