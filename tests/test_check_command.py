@@ -2,8 +2,6 @@
 
 import json
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
@@ -12,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.terminal import seen
 
 from memreap.mm.argument import CLAIMS
 from memreap.mm.bugs import BUGS
@@ -240,25 +239,8 @@ def test_ctrl_c_ends_it_at_once_and_leaves_nobody() -> None:
 
 def test_whoever_looks_sees_it_move() -> None:
     """On a terminal: a bar while it runs, and colour."""
-    child, parent = pty.fork()
-    if child == 0:
-        os.environ.update(TERM="xterm-256color", COLUMNS="140")
-        arguments = ["-m", "memreap", "check", "current", "5.18", "--jobs", "1"]
-        os.execv(sys.executable, [sys.executable, *arguments, "--scenario", "ksm"])
-    seen = b""
-    deadline_s = time.monotonic() + 30
-    while time.monotonic() < deadline_s:
-        if not select.select([parent], [], [], 1.0)[0]:
-            continue
-        try:
-            got = os.read(parent, 65536)
-        except OSError:
-            break
-        if not got:
-            break
-        seen += got
-    os.close(parent)
-    os.waitpid(child, 0)
-    assert b"exploring" in seen
-    assert b"\x1b[" in seen
-    assert b"current" in seen
+    arguments = ("current", "5.18", "--jobs", "1", "--scenario", "ksm")
+    shown = seen([sys.executable, "-m", "memreap", "check", *arguments])
+    assert b"exploring" in shown
+    assert b"\x1b[" in shown
+    assert b"current" in shown

@@ -2,9 +2,7 @@
 
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.terminal import seen
 
 from memreap.simulate import scenario
 from memreap.simulate.command import SimulateOptions
@@ -314,24 +313,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_whoever_looks_sees_it_move() -> None:
     """On a terminal: a bar while it runs, and a table."""
-    child, parent = pty.fork()
-    if child == 0:
-        os.environ.update(TERM="xterm-256color", COLUMNS="140")
-        os.execv(sys.executable, command("two-hogs", "--strategy", "kernel", "--seeds", "60"))
-    seen = b""
-    deadline_s = time.monotonic() + 30
-    while time.monotonic() < deadline_s:
-        if not select.select([parent], [], [], 1.0)[0]:
-            continue
-        try:
-            got = os.read(parent, 65536)
-        except OSError:
-            break
-        if not got:
-            break
-        seen += got
-    os.close(parent)
-    os.waitpid(child, 0)
-    assert b"simulating" in seen
-    assert b"60 trials each" in seen
-    assert b"kernel" in seen
+    shown = seen(command("two-hogs", "--strategy", "kernel", "--seeds", "60"))
+    assert b"simulating" in shown
+    assert b"60 trials each" in shown
+    assert b"kernel" in shown
