@@ -14,7 +14,7 @@ def seen(command: Sequence[str], columns: int = 140) -> bytes:
     child, terminal = pty.fork()
     if child == 0:
         os.environ.update(TERM="xterm-256color", COLUMNS=str(columns))
-        os.execv(command[0], command)
+        os.execv(command[0], list(command))
     written, until_s = b"", time.monotonic() + TIMEOUT_S
     try:
         while time.monotonic() < until_s:
