@@ -1,10 +1,7 @@
 """The page: what is in it, that nothing gets out of it, and that a browser draws it."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from tests.chromium import needs_a_browser, opened
 
 from memreap.check.counterexample import Change, Counterexample, Step
 from memreap.mm.kernel import Kernel
@@ -21,11 +19,6 @@ from memreap.proof.matrix import Answer, Pair, Row, answer
 from memreap.proof.page import data, embedded, page
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028&\"'"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-
-needs_a_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium is installed: nothing draws the page"
-)
 
 
 class Hostile(Kernel):
@@ -201,31 +194,9 @@ def drawn(tmp_path: Path, text: str, *address: str) -> tuple[str, str]:
     file = tmp_path / "page.html"
     file.write_text(text, encoding="utf-8")
     where = f"file://{file}#{'/'.join(quote(part, safe='') for part in address)}"
-    assert CHROMIUM
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            *(["--no-sandbox"] if os.geteuid() == 0 else []),
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=1280,1600",
-            "--virtual-time-budget=2000",
-            "--dump-dom",
-            where,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"Chromium does not start here: {done.stderr.strip()[-200:]}")
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return done.stdout, "\n".join(said)
+    options = ("--virtual-time-budget=2000", "--dump-dom")
+    document, said = opened(tmp_path / "profile", where, *options)
+    return document, "\n".join(said)
 
 
 @needs_a_browser

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memreap.simulate.costs import calibrated
-from memreap.simulate.cpus import NORMAL_WEIGHT
+from memreap.simulate.fit import sleeper
 from memreap.simulate.loop import Loop
 from memreap.simulate.machine import Machine
-from memreap.simulate.setup import Hang, Io, NodeSetup, ProcessSetup, Setup
+from memreap.simulate.setup import NodeSetup, ProcessSetup, Setup
 from memreap.simulate.strategies import STRATEGIES
 from memreap.simulate.trial import Job, Runs
 
@@ -19,24 +19,11 @@ NODE = NodeSetup("node0", 1000 * MIB, 100 * MIB, 125 * MIB, 150 * MIB)
 
 
 def process(size_mib: int, rate_mib_s: float = 0.0, until_mib: int = 10**6) -> ProcessSetup:
-    return ProcessSetup(
+    return replace(
+        sleeper(size_mib * MIB),
         name=f"p{size_mib}",
-        node=0,
-        bound=False,
-        size_bytes=size_mib * MIB,
         rate_bytes_s=rate_mib_s * MIB,
         until_bytes=until_mib * MIB,
-        start_s=0.0,
-        stays_s=None,
-        page_bytes=4096,
-        threads=1,
-        sharers=0,
-        weight=NORMAL_WEIGHT,
-        oom_score_adj=0,
-        io=Io.NONE,
-        io_s=0.0,
-        hangs=Hang.NONE,
-        lock_s=0.0,
     )
 
 

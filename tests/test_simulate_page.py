@@ -1,16 +1,13 @@
 """The page and the charts: what is in them, that nothing gets out, and that a browser draws it."""
 
-import os
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.chromium import needs_a_browser, opened
 
 from memreap.simulate import board, chart, labels
 from memreap.simulate.chart import family, patience_s, shape, x_ticks, y_ticks
@@ -24,12 +21,7 @@ from memreap.simulate.strategies import CLAIRVOYANT, STRATEGIES
 from memreap.simulate.svg import svg
 
 HOSTILE = "</svg></style><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 NO_RATE = Rate(0.0, 0.0, 0.1)
-
-needs_a_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium is installed: nothing draws the page"
-)
 
 
 def row(strategy: str, relief_s: float | None, needless: float = 0.0, **changes: object) -> Row:
@@ -234,27 +226,7 @@ def test_colours_are_named_for_light_and_dark() -> None:
 def test_a_browser_draws_it_and_has_nothing_to_complain_of(tmp_path: Path) -> None:
     file = tmp_path / "page.html"
     file.write_text(pages(), encoding="utf-8")
-    assert CHROMIUM
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            *(["--no-sandbox"] if os.geteuid() == 0 else []),
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=1280,1600",
-            f"--screenshot={tmp_path / 'page.png'}",
-            f"file://{file}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"Chromium does not start here: {done.stderr.strip()[-200:]}")
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    picture = f"--screenshot={tmp_path / 'page.png'}"
+    _, said = opened(tmp_path / "profile", f"file://{file}", picture)
+    assert said == []
     assert (tmp_path / "page.png").stat().st_size > 30_000

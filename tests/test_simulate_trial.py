@@ -12,7 +12,8 @@ from memreap.mm.kernel import Kernel
 from memreap.simulate import scenario, strategies, trial
 from memreap.simulate.allocator import KernelKiller
 from memreap.simulate.costs import PageCosts, calibrated
-from memreap.simulate.cpus import IDLE, NORMAL_WEIGHT
+from memreap.simulate.cpus import IDLE
+from memreap.simulate.fit import sleeper
 from memreap.simulate.release import release_s
 from memreap.simulate.setup import Hang, Io, ProcessSetup, Setup, node
 from memreap.simulate.strategies import STRATEGIES, Strategy, StrategyError
@@ -25,26 +26,7 @@ HEALTHY = ("desktop-leak", "busy-neighbours", "many-threads", "two-hogs", "two-n
 
 def process(**changes: Any) -> ProcessSetup:
     """A healthy sleeping one of 1 GiB."""
-    sleeping = ProcessSetup(
-        name="victim",
-        node=0,
-        bound=False,
-        size_bytes=GIB,
-        rate_bytes_s=0.0,
-        until_bytes=GIB,
-        start_s=0.0,
-        stays_s=None,
-        page_bytes=4096,
-        threads=1,
-        sharers=0,
-        weight=NORMAL_WEIGHT,
-        oom_score_adj=0,
-        io=Io.NONE,
-        io_s=0.0,
-        hangs=Hang.NONE,
-        lock_s=0.0,
-    )
-    return replace(sleeping, **changes)
+    return replace(sleeper(GIB), **changes)
 
 
 def setup(*processes: ProcessSetup, cpus: int = 2, busy: int = 0) -> Setup:
