@@ -184,7 +184,8 @@ class Domain:
         if event.read_s < self.state.fresh_s:
             return []
         usage_bytes, stalled = event.usage_bytes, event.stalled
-        self.state = replace(self.state, usage_bytes=usage_bytes, stalled=stalled)
+        if (usage_bytes, stalled) != (self.state.usage_bytes, self.state.stalled):
+            self.state = replace(self.state, usage_bytes=usage_bytes, stalled=stalled)
         match self.state.phase:
             case Phase.CALM | Phase.UNEASY:
                 return self._at_ease(now_s)
@@ -303,7 +304,8 @@ class Domain:
         assert self.state.patience is not None
         patience = self.state.patience.observe(now_s, event.usage_bytes, event.victim_bytes)
         deadline_s = patience.ends_s(self.rules.patience_s)
-        self.state = replace(self.state, patience=patience, deadline_s=deadline_s)
+        if (patience, deadline_s) != (self.state.patience, self.state.deadline_s):
+            self.state = replace(self.state, patience=patience, deadline_s=deadline_s)
         return self._tick(now_s)
 
     def _fate(self, now_s: float, event: Fate | VictimKilled) -> list[Effect]:

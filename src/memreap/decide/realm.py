@@ -67,7 +67,8 @@ class Realm:
     @property
     def deadline_s(self) -> float | None:
         """When to call ``tick``, if nothing else happens."""
-        return min((d.deadline_s for d in self if d.deadline_s is not None), default=None)
+        due = [d.state.deadline_s for d in self._domains.values()]
+        return min((due_s for due_s in due if due_s is not None), default=None)
 
     def tick(self, now_s: float) -> list[Effect]:
         """Let time pass in every domain, one after another."""

@@ -49,6 +49,10 @@ from memreap.linux.notify import Notify, watchdog_interval_s
 from memreap.linux.procfs import Procfs, printable
 
 BUSY_INTERVAL_S = 0.005  # between readings while something is under way
+# A domain whose victim makes no progress is read less often, to a twentieth of that time: the
+# victim's reaper and its pidfd tell of its end at once, and patience is far longer.
+WAITING_SHARE = 0.05
+WAITING_INTERVAL_MAX_S = 0.05
 HELPLESS_INTERVAL_S = 0.25
 LOOK_WAIT_S = 0.1  # how long a choice waits for a fresh look, beyond twice what one takes
 UNSEEN_WAIT_S = 2.0
@@ -100,6 +104,8 @@ class Core:
         self._lacking: list[str] = []
         self._statuses: list[tuple[int, float]] = []
         self._slept_s = clock.slept_s()
+        self._polled: dict[int, int] = {}  # what the poller waits for
+        self._poller = select.poll()
         self._quiet_s = self._pet_s = self._discover_s = self._gauges_s = 0.0
         self._began_wall_s = time.time()
         self._done = False
@@ -220,28 +226,33 @@ class Core:
 
     def _poll(self) -> select.poll:
         """Everything that may have something to say."""
-        poll = select.poll()
-        poll.register(self._signals, select.POLLIN)
+        wanted = dict.fromkeys(self._hands.fds(), select.POLLIN)
+        wanted[self._signals] = select.POLLIN
         for fd in (self._scouts.fileno(), self._scribes.fileno(), self._reload.fileno()):
             if fd >= 0:
-                poll.register(fd, select.POLLIN)
-        for fd in self._hands.fds():
-            poll.register(fd, select.POLLIN)
+                wanted[fd] = select.POLLIN
         for post in self._posts.values():
-            for fd, mask in post.gauge.alarms.items():
-                poll.register(fd, mask)
-        return poll
+            wanted |= post.gauge.alarms
+        if wanted != self._polled:
+            self._polled, self._poller = wanted, select.poll()
+            for fd, mask in wanted.items():
+                self._poller.register(fd, mask)
+        return self._poller
 
     def _due_s(self) -> float:
-        due = [self._realm.deadline_s, self._hands.deadline_s, self._scouts.deadline_s]
-        due += [self._scribes.deadline_s]
-        due.append(None if self._hands.deeds else self._quiet_s or None)
-        due += [self._discover_s, *(post.due_s for post in self._posts.values())]
-        due += [self._patience_for(post) for post in self._posts.values()]
-        due += [due_s for _, due_s in self._statuses]
-        if self._watchdog_s:
-            due.append(self._pet_s)
-        return min(d for d in due if d is not None)
+        due_s = self._discover_s
+        for kept in (self._realm, self._hands, self._scouts, self._scribes):
+            if (kept_s := kept.deadline_s) is not None and kept_s < due_s:
+                due_s = kept_s
+        for post in self._posts.values():
+            due_s = min(due_s, post.due_s)
+            if (until_s := self._patience_for(post)) is not None and until_s < due_s:
+                due_s = until_s
+        for _, answer_s in self._statuses:
+            due_s = min(due_s, answer_s)
+        if self._quiet_s and not self._hands.deeds:
+            due_s = min(due_s, self._quiet_s)
+        return min(due_s, self._pet_s) if self._watchdog_s else due_s
 
     def _answer_alarms(self, rang: set[int], now_s: float) -> None:
         for post in list(self._posts.values()):
@@ -316,15 +327,23 @@ class Core:
                 case {"error": str(error)}:
                     self._notify.send(f"STATUS={error}")
 
+    def _hurry(self, deed: Deed, now_s: float) -> None:
+        """Read at once who may have waited for this one; a tree is brought, not read."""
+        for post in self._posts.values():
+            waits = post is deed.post or self._realm.domain(post.name).state.phase is Phase.DRAINING
+            if waits and not isinstance(post.gauge, TreeGauge):
+                post.due_s = now_s
+
     def _follow(self, now_s: float) -> None:
         """What became of victims."""
+        if not (self._hands.deeds or self._hands.asked or self._events):
+            return
         self._events.extend(self._hands.departed(now_s))
         for deed in self._hands.struck():
             self._write_killed(deed)
         for pids in self._hands.joined():
             self._scouts.tell({"doomed": pids}, now_s)
         for deed, fate, outcomes in self._hands.advance(now_s):
-            deed.post.due_s = now_s
             if isinstance(fate, VictimReleased):
                 self._scouts.tell({"settled": deed.killing.doomed}, now_s)
             elif isinstance(fate, VictimRefused):
@@ -332,6 +351,7 @@ class Core:
             if fate is not None:
                 self._events.append(fate)
                 self._run_events(now_s)
+            self._hurry(deed, now_s)
             for outcome in outcomes:
                 turn = self._turns.of_outcome(
                     deed.post, deed.killing.victim, outcome, deed.incident
@@ -367,20 +387,23 @@ class Core:
             Measured(post.name, read_s, figures.usage_bytes, post.victim_bytes, stalled=stalled),
         )
         if not isinstance(post.gauge, TreeGauge):
-            post.due_s = now_s + self._interval_s(post)
+            post.due_s = now_s + self._interval_s(post, now_s)
         self._settle_watch(post, now_s)
 
-    def _interval_s(self, post: Post) -> float:
-        phase = self._realm.domain(post.name).state.phase
-        if phase in AT_EASE:
+    def _interval_s(self, post: Post, now_s: float) -> float:
+        state = self._realm.domain(post.name).state
+        if state.phase in AT_EASE:
             return post.interval_s(len(self._posts))
-        return (
-            HELPLESS_INTERVAL_S if phase in (Phase.HELPLESS, Phase.REHEARSED) else BUSY_INTERVAL_S
-        )
+        if state.phase in (Phase.HELPLESS, Phase.REHEARSED):
+            return HELPLESS_INTERVAL_S
+        if state.phase is Phase.RELEASING and state.patience is not None:
+            waited_s = now_s - state.patience.since_s
+            return min(max(BUSY_INTERVAL_S, waited_s * WAITING_SHARE), WAITING_INTERVAL_MAX_S)
+        return BUSY_INTERVAL_S
 
     def _settle_watch(self, post: Post, now_s: float) -> None:
         """Have the scout keep the hot set warm, or let it rest."""
-        wanted_s = post.watch_wanted_s(now_s)
+        wanted_s = post.watch_wanted_s(now_s, self._realm.domain(post.name).state.phase)
         if wanted_s != post.watch_s:
             post.watch_s = wanted_s
             self._scouts.tell(_watch(post), now_s, expects=wanted_s is not None)

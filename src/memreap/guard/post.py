@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from memreap.decide import pace
 from memreap.decide.badness import OOM_SCORE_ADJ_MIN
-from memreap.decide.domain import Rules
+from memreap.decide.domain import Phase, Rules
 from memreap.decide.events import Identity
 from memreap.guard.gauges import AnyGauge, Figures, NodeGauge, TreeGauge
 from memreap.guard.look import Look, Seen
@@ -21,6 +21,7 @@ SOON_S = 1.5  # the line may be reached within this: keep the hot set warm
 HIGH_SHARE = 0.8  # of the way to the line: from here on keep it lukewarm
 STIRRED_BYTES = 64 << 20  # growth that ends a rest
 WARM_S = 0.05
+AWAITING_S = 0.1  # while a victim is waited for: fresh enough, should another one have to be chosen
 LUKEWARM_S = 5.0
 STALE_MAX_S = 10.0  # an older look is better waited for
 EXPLAINED_SHARE = 0.5  # so is one that does not account for this much of the usage
@@ -142,9 +143,13 @@ class Post:
             return pace.CEILING_S
         return pace.watch_interval_s(usage, limit, self.growth_bytes_per_s, crowd)
 
-    def watch_wanted_s(self, now_s: float) -> float | None:
+    def watch_wanted_s(self, now_s: float, phase: Phase) -> float | None:
         """How often the scout should look by itself; None: not at all."""
         assert self.figures is not None, "a reading comes first"
+        if phase in (Phase.HELPLESS, Phase.REHEARSED):
+            return LUKEWARM_S  # may be for days, and each try asks for a look of its own
+        if phase is Phase.RELEASING:
+            return AWAITING_S
         usage, limit = self.figures.usage_bytes, self.figures.limit_bytes
         growth = self.growth_bytes_per_s
         wanted = None

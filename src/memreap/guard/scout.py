@@ -35,6 +35,7 @@ CRUMB_SHARE = 0.1  # of what the largest holds on a node: who has less does not 
 FULL_AGE_MAX_S = 0.5  # how long a look at those known to be large may stand in for all
 FULL_SHARE = 0.2  # what full looks may cost of a CPU, while a domain is watched
 BRANCH_FLOOR_S = 0.002
+BRANCH_AWAITED_S = 0.05  # at most, while a victim of it still has memory to give back
 CGROUP_MAX = 300  # characters of its path that are kept for the record
 GONE = (FileNotFoundError, ProcessLookupError)
 
@@ -160,6 +161,9 @@ class Scout:
                     self._doomed[pid] = os.pidfd_open(pid)
             for branch in self._branches():
                 branch.tree.doom(pid)
+                if pid in branch.tree.members:
+                    soon_s = time.monotonic() + BRANCH_AWAITED_S
+                    self._branch_due[branch.name] = min(self._branch_due[branch.name], soon_s)
 
     def _spare(self, pids: list[int]) -> None:
         """They live on, and are read again."""
@@ -189,6 +193,8 @@ class Scout:
         self._branch_last[name] = (now_s, usage_bytes)
         limit_bytes = branch.limit_bytes
         interval_s = pace.interval_s(usage_bytes, limit_bytes, growth)
+        if branch.meter.victim_bytes:  # patience hangs on what is seen of its release
+            interval_s = min(interval_s, BRANCH_AWAITED_S)
         interval_s = max(BRANCH_FLOOR_S, interval_s)
         self._branch_due[name] = now_s + interval_s
         members = [m.identity for m in branch.tree if m.dying_bytes is None][:GROUP_MAX]

@@ -20,7 +20,7 @@ WALL = 0x40000000  # linux/wait.h: __WALL
 
 _STOP_SIGNALS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
-_ptrace = ctypes.PyDLL(None, use_errno=True).ptrace
+_ptrace = getattr(ctypes, "PyDLL", ctypes.CDLL)(None, use_errno=True).ptrace  # as in syscalls
 _ptrace.restype = ctypes.c_long
 _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 

@@ -41,12 +41,18 @@ class SimPoll:
         self._fds.append(fd)
 
     def _ready(self) -> list[tuple[int, int]]:
-        world = self._world
-        return [
-            (fd, POLLIN)
-            for fd in self._fds
-            if (world.signals if fd == SIGNALS_FD else world.machine.is_ready(fd))
-        ]
+        ready, signals = self._world.machine.is_ready, self._world.signals
+        return [(fd, POLLIN) for fd in self._fds if (signals if fd == SIGNALS_FD else ready(fd))]
+
+    def _is_ready(self) -> bool:
+        if self._world.signals:
+            return True
+        table = self._world.machine.table
+        for fd in self._fds:  # by hand: this is asked after everything that happens
+            what = table.get(fd)
+            if (what is None and fd != SIGNALS_FD) or (what is not None and what.is_ready()):
+                return True
+        return False
 
     def poll(self, timeout_ms: float | None = None) -> list[tuple[int, int]]:
         """Until something is ready, or the time is up."""
@@ -55,7 +61,7 @@ class SimPoll:
         world.late_s = 0.0
         machine.now_s += TURN_S
         timeout_s = 1e9 if timeout_ms is None else timeout_ms / 1000
-        machine.wait(machine.now_s + timeout_s, lambda: bool(self._ready()))
+        machine.wait(machine.now_s + timeout_s, self._is_ready)
         if world.faulty("the core is late", 30):
             late_s = world.choices.pick(LATE_S)
             world.away_until_s = machine.now_s + late_s
@@ -128,32 +134,33 @@ class SimClapper:
 
 
 class Seam:
-    """Every replacement, for one world."""
+    """Every replacement. They stand once for any number of worlds, one after another.
 
-    def __init__(self, world: World) -> None:
-        """``world``: what everything is answered by."""
-        self.world = world
-        self._pipes: set[int] = set()
+    An interpreter that compiles what it runs would have to begin anew if they changed.
+    """
+
+    def __init__(self) -> None:
+        """Set ``world`` before each run: what everything is answered by."""
+        self.world: World
+        self._depth = 0
 
     def names(self) -> dict[str, Any]:
         """``module.name`` -> what stands there in the guard's world."""
-        world, machine = self.world, self.world.machine
         clock = types.SimpleNamespace(
-            monotonic=lambda: machine.now_s,
-            time=lambda: machine.now_s + machine.wall_offset_s,
-            sleep=lambda s: machine.wait(machine.now_s + s, lambda: False),
+            monotonic=lambda: self.world.machine.now_s,
+            time=lambda: self.world.machine.now_s + self.world.machine.wall_offset_s,
+            sleep=self._sleep,
             strftime=lambda _: "00:00:00",
         )
         system = types.SimpleNamespace(
-            close=machine.close,
-            dup=lambda fd: machine.open(machine.process(fd)),
+            close=self._close,
+            dup=lambda fd: self.world.machine.open(self.world.machine.process(fd)),
             getpid=lambda: CORE_PID,
             pipe2=self._pipe,
             O_CLOEXEC=os.O_CLOEXEC,
             strerror=os.strerror,
         )
         guard, reap = "memreap.guard", "memreap.reap"
-        has_exited = machine.is_ready
         syscalls = types.SimpleNamespace(pidfd_kill=self._pidfd_kill)
         signals = types.SimpleNamespace(
             pidfd_send_signal=self._send, SIGTERM=signal.SIGTERM, SIGCONT=signal.SIGCONT
@@ -162,16 +169,18 @@ class Seam:
             oom_score=self._oom_score, meminfo=lambda: {"MemTotal": 1 << 34, "SwapTotal": 0}
         )
         path = lambda name: types.SimpleNamespace(exists=lambda: self._is_there(str(name)))  # noqa: E731
-        clapper = lambda: SimClapper(world)  # noqa: E731
+        clapper = lambda: SimClapper(self.world)  # noqa: E731
         return {
             f"{guard}.core.time": clock,
             f"{guard}.core.os": system,
             f"{guard}.core.select": types.SimpleNamespace(
-                poll=lambda: SimPoll(world), POLLIN=POLLIN, POLLPRI=POLLPRI
+                poll=lambda: SimPoll(self.world), POLLIN=POLLIN, POLLPRI=POLLPRI
             ),
             f"{guard}.core.Path": path,
             f"{guard}.core.Procfs": procfs,
-            f"{guard}.core.clock": types.SimpleNamespace(slept_s=lambda: machine.slept_s),
+            f"{guard}.core.clock": types.SimpleNamespace(
+                slept_s=lambda: self.world.machine.slept_s
+            ),
             f"{guard}.core.memlock": types.SimpleNamespace(lock_all=lambda: True),
             f"{guard}.core.gc": types.SimpleNamespace(collect=lambda: 0),
             f"{guard}.core.numa": types.SimpleNamespace(nodes=lambda: [0]),
@@ -188,23 +197,23 @@ class Seam:
             f"{guard}.hands.os": system,
             f"{guard}.hands.time": clock,
             f"{guard}.hands.LastPid": lambda _: types.SimpleNamespace(
-                read=lambda: world.newest_pid
+                read=lambda: self.world.newest_pid
             ),
             f"{guard}.hands.Procfs": procfs,
             f"{guard}.hands.Worker": SimWorker,
-            f"{guard}.hands.has_exited": has_exited,
+            f"{guard}.hands.has_exited": self._has_exited,
             f"{guard}.post.os": system,
-            f"{guard}.post.has_exited": has_exited,
+            f"{guard}.post.has_exited": self._has_exited,
             f"{guard}.turns.time": clock,
             f"{guard}.killing.os": system,
             f"{guard}.killing.time": clock,
             f"{guard}.killing.signal": signals,
             f"{guard}.killing.syscalls": syscalls,
-            f"{guard}.killing.has_exited": has_exited,
+            f"{guard}.killing.has_exited": self._has_exited,
             f"{reap}.execution.time": clock,
             f"{reap}.execution.os": system,
             f"{reap}.execution.syscalls": syscalls,
-            f"{reap}.execution.has_exited": has_exited,
+            f"{reap}.execution.has_exited": self._has_exited,
             f"{reap}.execution.Worker": self._worker,
             f"{reap}.execution.Procfs": procfs,
             f"{reap}.execution.Clapper": clapper,
@@ -216,11 +225,17 @@ class Seam:
 
     @contextlib.contextmanager
     def replaced(self) -> Iterator[None]:
-        """For the time of a run."""
+        """For the time of a run, or of many."""
         with contextlib.ExitStack() as stack:
-            for name, stands in self.names().items():
-                stack.enter_context(mock.patch(name, stands))
+            if not self._depth:
+                for name, stands in self.names().items():
+                    stack.enter_context(mock.patch(name, stands))
+            self._depth += 1
+            stack.callback(self._leave)
             yield
+
+    def _leave(self) -> None:
+        self._depth -= 1
 
     # What a worker is, by what it was forked for.
 
@@ -263,6 +278,16 @@ class Seam:
         if number == signal.SIGTERM and not process.ignores_term:
             machine.tell(f"SIGTERM to {process.comm} ({process.pid})")
             machine.after(0.1, lambda: machine.kill(process, by_guard=False))
+
+    def _close(self, fd: int) -> None:
+        self.world.machine.close(fd)
+
+    def _has_exited(self, pidfd: int) -> bool:
+        return self.world.machine.is_ready(pidfd)
+
+    def _sleep(self, seconds: float) -> None:
+        machine = self.world.machine
+        machine.wait(machine.now_s + seconds, lambda: False)
 
     def _oom_score(self, pid: int) -> int:
         return 500 if pid in self.world.machine.processes else 0

@@ -4,11 +4,10 @@ A run that breaks no law and brings relief is nothing; one that does not is a ``
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from signal import Signals
-from typing import cast
 
 from memreap.decide.events import Candidate, Event
 from memreap.decide.policy import Policy
@@ -73,6 +72,16 @@ class SimReload:
         """Ask no more."""
 
 
+SEAM = Seam()
+
+
+def runs(seeds: Iterable[int]) -> Iterator[Finding]:
+    """Run one after another. Meanwhile the guard in this process lives on the simulated machine."""
+    with SEAM.replaced():
+        for seed in seeds:
+            yield run(seed)
+
+
 def run(seed: int | None = None, replay: Sequence[int] = ()) -> Finding:
     """Run once."""
     choices = Choices(seed, replay)
@@ -86,8 +95,8 @@ def live(
     """The guard's life in a world, from its start until nothing is left to do."""
     laws = world.laws = Laws(world)
     world.reload = SimReload(world, settings)
-    seam = Seam(world)
-    with seam.replaced():
+    SEAM.world = world
+    with SEAM.replaced():
         try:
             _live(world, settings, populate, finding)
             laws.are_explained()
@@ -132,11 +141,11 @@ def _live(world: World, settings: Settings, populate: Callable[[], None], findin
         scouts = Scouts(settings.policy, 1)
     except OSError:
         return  # the guard says so, and does not begin
-    hands = _Watched(world, Hands(standbys, frozenset({1})))
+    hands = _Watched(world, standbys)
     core = Core(
         settings,
         (scouts, scribes),
-        cast("Hands", hands),
+        hands,
         SIGNALS_FD,
         reload_argv=[],
         version="0",
@@ -230,31 +239,29 @@ def _still_grows(world: World, process: Process) -> bool:
     return mm.rate > 0 and mm.at(world.machine.now_s) < mm.cap - 1
 
 
-class _Watched:
+class _Watched(Hands):
     """The real hands, watched by the laws."""
 
-    def __init__(self, world: World, hands: Hands) -> None:
-        self._world, self._real = world, hands
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._real, name)
+    def __init__(self, world: World, standbys: Standbys) -> None:
+        super().__init__(standbys, frozenset({1}))
+        self._world = world
 
     def part(self, domain: str) -> None:
-        """As the real one."""
+        """As the real ones."""
         self._world.laws.is_passed_over(domain)
-        self._real.part(domain)
+        super().part(domain)
 
     def ask(self, post: Post, victim: Candidate) -> Event | None:
-        """As the real one."""
+        """As the real ones."""
         self._world.laws.is_asked(post.name, victim)
-        return self._real.ask(post, victim)
+        return super().ask(post, victim)
 
     def kill(self, post: Post, victim: Candidate, protected: frozenset[int]) -> Event | None:
-        """As the real one; before and after it, the laws are asked."""
+        """As the real ones; before and after it, the laws are asked."""
         laws = self._world.laws
         laws.is_chosen(post.name, victim)
         before = laws.ordered
-        event = self._real.kill(post, victim, protected)
+        event = super().kill(post, victim, protected)
         laws.is_told(event)
         laws.has_acted(post.name, before, event)
         return event

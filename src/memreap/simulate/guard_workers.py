@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
+from memreap.decide import pace
 from memreap.linux.procfs import PAGE_SIZE_BYTES, Memory
 from memreap.reap.facts import Facts
 from memreap.simulate.guard_machine import Fate, Process
@@ -21,6 +22,8 @@ LOOK_S = (0.001, 0.004, 0.02, 0.12)
 STRIKE_S = (0.0002, 0.002, 0.03)
 REAP_S = (0.001, 0.01, 0.05)
 WRITE_S = (0.001, 0.05, 3.0)
+AWAITED_S = 0.05
+MEASURE_FLOOR_S = 0.02  # a tree near its line; the real scout goes down to 2 ms, which costs turns
 
 
 class Role(Protocol):
@@ -163,6 +166,8 @@ class SimScout:
         self._doomed: dict[int, Process] = {}  # a number that passes on is free again
         self._avoided: set[int] = set()
         self._turns: dict[str, object] = {}  # of trees: which order to measure is in force
+        self._usage: dict[str, int] = {}  # of trees: the last
+        self._paced: dict[str, float] = {}  # and how long ago it was measured when the next one is
         self._busy = False
         self._wanted: deque[str] = deque()
 
@@ -182,8 +187,7 @@ class SimScout:
             case {"ward": dict(raw)}:
                 self._wards[str(raw["name"])] = raw
                 if raw["kind"] == "tree":
-                    turn = self._turns[str(raw["name"])] = object()
-                    self._world.machine.after(0.002, lambda: self._measure(str(raw["name"]), turn))
+                    self._measure_after(str(raw["name"]), 0.002)
             case {"forget": str(name)}:
                 self._wards.pop(name, None)
                 self._every.pop(name, None)
@@ -204,6 +208,8 @@ class SimScout:
             case {"doomed": list(pids)}:
                 there = self._world.machine.processes
                 self._doomed.update({pid: there[pid] for pid in pids if pid in there})
+                for name in self._turns:
+                    self._measure_after(name, AWAITED_S)
             case {"spared": list(pids)}:
                 for pid in pids:
                     self._doomed.pop(pid, None)
@@ -261,12 +267,22 @@ class SimScout:
             self._worker.post({"look": look})
         self._next()
 
+    def _measure_after(self, name: str, delay_s: float) -> None:
+        turn = self._turns[name] = object()
+        self._world.machine.after(delay_s, lambda: self._measure(name, turn))
+
     def _measure(self, name: str, turn: object) -> None:
         ward, machine = self._wards.get(name), self._world.machine
         if ward is None or self._worker.is_gone or self._turns.get(name) is not turn:
             return
-        place = self._world.places[name]
-        next_s = 0.02 if self._world.usage_bytes(name) > place.limit_bytes * 0.8 else 0.1
+        usage_bytes = self._world.usage_bytes(name)
+        limit_bytes = self._world.places[name].limit_bytes
+        growth = (usage_bytes - self._usage.get(name, usage_bytes)) / self._paced.get(name, 1.0)
+        next_s = pace.interval_s(usage_bytes, limit_bytes, growth)
+        if any(name in p.domains and p.mm.at(machine.now_s) > 0 for p in self._doomed.values()):
+            next_s = min(next_s, AWAITED_S)
+        next_s = max(next_s, MEASURE_FLOOR_S)
+        self._usage[name], self._paced[name] = usage_bytes, next_s
         if not (self._busy and self._mark.get()[0]):  # one that hangs brings nothing
             members = [
                 list(p.identity)
@@ -278,7 +294,7 @@ class SimScout:
                     "usage": name,
                     "read_s": machine.now_s,
                     "next_s": next_s,
-                    "usage_bytes": self._world.usage_bytes(name),
+                    "usage_bytes": usage_bytes,
                     "victim_bytes": None,
                     "members": members,
                     "empty": False,
