@@ -1,8 +1,7 @@
 """A file of which no read ever returns: a FUSE server that stays silent. See linux/fuse.h.
 
-Only the hung file lives here: its mount and the few answers it gives. It is never attached to
-any folder: ``fsmount(2)`` gives a descriptor of a mount that no path leads to, so that nothing is
-visible to others and nothing can be left behind.
+Only the hung file lives here: its mount and the few answers it gives. It is attached to no folder,
+so that nothing is visible to others and nothing can be left behind.
 
 A request that was read and not answered makes whoever waits for it unkillable. The way out is
 the kernel's own: when the last descriptor of /dev/fuse is closed, by whatever end of its holder,
@@ -16,14 +15,10 @@ import os
 import stat
 import struct
 
-from memreap.linux import syscalls
+from memreap.linux.mounting import mount_detached
 
 FILE_SIZE_BYTES = 1 << 20
 
-NR_FSOPEN, NR_FSCONFIG, NR_FSMOUNT = 430, 431, 432  # the same everywhere, like all from 424 on
-FSOPEN_CLOEXEC = FSMOUNT_CLOEXEC = 1  # linux/mount.h
-FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 6
-MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 2, 4, 8
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000  # linux/sched.h
 
 LOOKUP, FORGET, GETATTR, OPEN, READ, INIT, INTERRUPT, BATCH_FORGET = 1, 2, 3, 14, 15, 26, 36, 42
@@ -122,38 +117,16 @@ def _attributes(node: int) -> bytes:
 def _mount() -> tuple[int, int]:
     """(/dev/fuse, the root folder of a mount that it serves)."""
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    context = -1
+    settings = {
+        "fd": str(device),
+        "rootmode": f"{stat.S_IFDIR:o}",
+        "user_id": str(os.getuid()),
+        "group_id": str(os.getgid()),
+    }
     try:
-        context = _call(NR_FSOPEN, ctypes.c_char_p(b"fuse"), ctypes.c_uint(FSOPEN_CLOEXEC))
-        settings = {
-            b"fd": b"%d" % device,
-            b"rootmode": b"%o" % stat.S_IFDIR,
-            b"user_id": b"%d" % os.getuid(),
-            b"group_id": b"%d" % os.getgid(),
-        }
-        for key, value in settings.items():
-            _configure(context, FSCONFIG_SET_STRING, key, value)
-        _configure(context, FSCONFIG_CMD_CREATE, None, None)
-        attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
-        cloexec = ctypes.c_uint(FSMOUNT_CLOEXEC)
-        return device, _call(NR_FSMOUNT, ctypes.c_int(context), cloexec, ctypes.c_uint(attributes))
-    except OSError:
-        os.close(device)
-        raise
-    finally:
-        if context >= 0:
-            os.close(context)
-
-
-def _configure(context: int, command: int, key: bytes | None, value: bytes | None) -> None:
-    fd, what, aux = ctypes.c_int(context), ctypes.c_uint(command), ctypes.c_int(0)
-    _call(NR_FSCONFIG, fd, what, ctypes.c_char_p(key), ctypes.c_char_p(value), aux)
-
-
-def _call(number: int, *args: object) -> int:
-    try:
-        return syscalls.syscall(number, *args)
+        return device, mount_detached("fuse", settings)
     except OSError as error:
+        os.close(device)
         error.filename = "a FUSE mount"
         raise
 

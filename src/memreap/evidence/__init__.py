@@ -1,0 +1,1 @@
+"""Reads the running kernel's tracepoints, and says what reaper and exit did to each other."""

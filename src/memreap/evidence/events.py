@@ -1,0 +1,35 @@
+"""Which tracepoints are read for what. Tables only.
+
+Each with its filter, in the kernel's own words. What a kernel does not have is left out and said;
+without those in NEEDED nothing can be told at all.
+"""
+
+SIGKILLS = (("signal/signal_generate", "sig == 9"), ("signal/signal_deliver", "sig == 9"))
+MRELEASE = (
+    ("syscalls/sys_enter_process_mrelease", ""),
+    ("syscalls/sys_exit_process_mrelease", ""),
+)
+MMAP_LOCK = (
+    ("mmap_lock/mmap_lock_start_locking", ""),
+    ("mmap_lock/mmap_lock_acquire_returned", ""),
+    ("mmap_lock/mmap_lock_released", ""),
+)
+TEARDOWN = (("mmap/exit_mmap", ""), ("kmem/rss_stat", ""))
+ENDS = (("sched/sched_process_exit", ""), ("sched/sched_process_free", ""))
+OOM = (
+    ("oom/mark_victim", ""),
+    ("oom/wake_reaper", ""),
+    ("oom/start_task_reaping", ""),
+    ("oom/finish_task_reaping", ""),
+    ("oom/skip_task_reaping", ""),
+)
+
+KILL = (*SIGKILLS, *MRELEASE, *MMAP_LOCK, *TEARDOWN, *ENDS, *OOM)
+NEEDED = {
+    "kill": ("signal/signal_generate", "sched/sched_process_exit"),
+    "exits": ("mmap_lock/mmap_lock_acquire_returned", "mmap/exit_mmap"),
+    "oom": ("oom/mark_victim",),
+}
+
+# member of rss_stat: enum in linux/mm_types_task.h
+MEMBERS = ("MM_FILEPAGES", "MM_ANONPAGES", "MM_SWAPENTS", "MM_SHMEMPAGES")
