@@ -161,6 +161,7 @@ class Core:
             self._note_sleep(now_s)
             self._answer_alarms(rang, now_s)
             self._hear_signals(now_s)
+            self._read(now_s)  # before a look is answered: a core that comes late knows old figures
             self._hear_scout(now_s)
             self._hear_scribe(now_s)
             self._follow(now_s)
@@ -341,9 +342,8 @@ class Core:
         self._events.extend(self._hands.departed(now_s))
         for deed in self._hands.struck():
             self._write_killed(deed)
-        for pids in self._hands.joined():
-            self._scouts.tell({"doomed": pids}, now_s)
         for deed, fate, outcomes in self._hands.advance(now_s):
+            self._tell_joined(now_s)
             if isinstance(fate, VictimReleased):
                 self._scouts.tell({"settled": deed.killing.doomed}, now_s)
             elif isinstance(fate, VictimRefused):
@@ -357,7 +357,12 @@ class Core:
                     deed.post, deed.killing.victim, outcome, deed.incident
                 )
                 self._scribes.write(turn, now_s)
+        self._tell_joined(now_s)
         self._run_events(now_s)
+
+    def _tell_joined(self, now_s: float) -> None:
+        for pids in self._hands.joined():
+            self._scouts.tell({"doomed": pids}, now_s)
 
     # What is read.
 

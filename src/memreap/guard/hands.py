@@ -55,6 +55,7 @@ class Hands:
         self.deeds: list[Deed] = []
         self.asked: dict[str, Termination] = {}
         self.kills = 0
+        self._joined: list[list[int]] = []  # who share a victim's memory, and nobody was told yet
         self._ghosts: dict[int, int] = {}  # pid -> pidfd: done with, and hanging in their exit
 
     def fds(self) -> list[int]:
@@ -140,16 +141,21 @@ class Hands:
 
     def joined(self) -> Iterator[list[int]]:
         """Who was found to share a victim's memory, and dies with it: each once."""
-        for deed in self.deeds:
-            fresh = [pid for pid in deed.killing.sharers if pid not in deed.sharers]
-            if fresh:
-                deed.sharers += fresh
-                yield fresh
+        while self._joined:
+            yield self._joined.pop(0)
+
+    def _note_joined(self, deed: Deed) -> None:
+        """Before it is forgotten: a core that comes late may find its beginning and its end."""
+        fresh = [pid for pid in deed.killing.sharers if pid not in deed.sharers]
+        if fresh:
+            deed.sharers += fresh
+            self._joined.append(fresh)
 
     def advance(self, now_s: float) -> Iterator[tuple[Deed, Event | None, list[Outcome]]]:
         """What has happened: to the domain, and to single processes."""
         for deed in list(self.deeds):
             fresh = deed.killing.advance(now_s)
+            self._note_joined(deed)
             event = self._fate(deed, now_s)
             if event is not None or fresh:
                 yield deed, event, fresh

@@ -279,7 +279,9 @@ class SimScout:
         limit_bytes = self._world.places[name].limit_bytes
         growth = (usage_bytes - self._usage.get(name, usage_bytes)) / self._paced.get(name, 1.0)
         next_s = pace.interval_s(usage_bytes, limit_bytes, growth)
-        if any(name in p.domains and p.mm.at(machine.now_s) > 0 for p in self._doomed.values()):
+        dying = {p.mm for p in self._doomed.values() if name in p.domains}
+        victim_bytes = int(sum(mm.at(machine.now_s) for mm in dying)) if dying else None
+        if victim_bytes:
             next_s = min(next_s, AWAITED_S)
         next_s = max(next_s, MEASURE_FLOOR_S)
         self._usage[name], self._paced[name] = usage_bytes, next_s
@@ -295,7 +297,7 @@ class SimScout:
                     "read_s": machine.now_s,
                     "next_s": next_s,
                     "usage_bytes": usage_bytes,
-                    "victim_bytes": None,
+                    "victim_bytes": victim_bytes,
                     "members": members,
                     "empty": False,
                 }
