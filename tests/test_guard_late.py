@@ -1,0 +1,77 @@
+"""A core that lost its CPU for a while: what it finds then is old, and comes all at once."""
+
+from typing import Any, cast
+from unittest import mock
+
+from memreap.guard.hands import Deed, Hands
+from memreap.guard.killing import Killing
+from memreap.guard.post import Post
+from memreap.reap.standby import Standbys
+from memreap.simulate import guard_seam, guard_workers
+from memreap.simulate.choices import Choices
+from memreap.simulate.guard_machine import Mm
+from memreap.simulate.guard_trial import Finding, live
+from memreap.simulate.guard_trial import _settings as settings_of
+from memreap.simulate.guard_world import World
+
+
+class LateOnce(World):
+    """When a look at the domain is on its way, the core stands still, and the hog goes."""
+
+    def __init__(self) -> None:
+        super().__init__(Choices())
+        self.was_late = False
+
+    def faulty(self, fault: str, one_in: int) -> bool:
+        pressed = any(turn["what"] == "pressed" for turn in self.laws.turns)
+        if fault != "the core is late" or self.was_late or not pressed:
+            return super().faulty(fault, one_in)
+        self.was_late = True
+        hog = next(p for p in self.machine.processes.values() if p.comm == "hog0")
+        self.machine.after(0.001, lambda: self.machine.exit(hog))
+        return True
+
+    def populate(self) -> None:
+        super().populate()
+        place = next(iter(self.places.values()))
+        mm = Mm(place.limit_bytes * 0.2, self.machine.now_s)
+        self.machine.start("innocent", mm, frozenset(self.places))
+
+
+def test_a_core_that_comes_late_kills_nobody_by_figures_from_before() -> None:
+    world = LateOnce()
+    finding = Finding(None, world.options, world.choices.made)
+    with (
+        mock.patch.object(guard_seam, "LATE_S", (1.5,)),
+        mock.patch.object(guard_workers, "LOOK_S", (0.2,)),
+    ):
+        live(world, settings_of(world), world.populate, finding)
+    assert world.was_late
+    assert finding.broken == ""
+    assert finding.kills == 0
+
+
+class Over:
+    """A killing whose end and whose sharer come to light in the same moment."""
+
+    sharers = (7, 8)
+    finished = released = True
+    refused = ""
+    lingering: tuple[tuple[int, int], ...] = ()
+    victim = mock.Mock()
+
+    def advance(self, now_s: float) -> list[Any]:
+        del now_s
+        return []
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def test_sharers_that_are_found_with_the_end_are_told_all_the_same() -> None:
+    hands = Hands(Standbys(0), frozenset())
+    hands.deeds.append(Deed(cast("Post", mock.Mock()), cast("Killing", Over()), 1))
+    assert len(list(hands.advance(0.0))) == 1
+    assert hands.deeds == []
+    assert list(hands.joined()) == [[7, 8]]
+    assert list(hands.joined()) == []
