@@ -706,6 +706,88 @@ def simulate(
         _fail(str(error), command.EXIT_USAGE)
 
 
+@memreap.group(short_help="What the running kernel did: kills, exits, its OOM killer.")
+def trace() -> None:
+    """See what exit and reaper did to each other, by the running kernel's own tracepoints.
+
+    Each command traces with an instance of tracefs of its own, which it removes; events that the
+    kernel had to drop are counted and shown. Root is needed (tracefs); where it is not mounted,
+    it is for the time of the command, and visible to nobody else.
+
+    \b
+    Examples:
+      memreap trace kill 4711                       one kill, step by step
+      memreap trace kill --victim hung-aio          of a victim that can never exit
+      memreap trace exits --true 100000             what exit_mmap's lock costs, as in 2017
+      memreap trace oom -- ./eats-its-cgroup        follow the kernel's own OOM killer
+      memreap trace conform kill.jsonl              does the model allow what was traced?
+    """
+
+
+@trace.command(name="kill", short_help="Kill one process, and see it die step by step.")
+@click.argument("named", nargs=-1, type=click.UNPROCESSED, metavar="[PID | -- COMMAND...]")
+@click.option(
+    "--victim",
+    metavar="KIND",
+    help="Make a victim of this kind and kill it: sleeping, threads, hung-aio, hung-thread, ...",
+)
+@click.option(
+    "--size",
+    "size_bytes",
+    type=Size(),
+    default="512M",
+    show_default=True,
+    metavar="SIZE",
+    help="What --victim holds.",
+)
+@click.option("--alone", is_flag=True, help="SIGKILL alone, as kill(1) does: no boost, no reap.")
+@click.option(
+    "--after",
+    "after_s",
+    type=Seconds(),
+    metavar="SECONDS",
+    help="Kill COMMAND after so long; without: when its memory has stood still for 0.5 s.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=Seconds(1e-3),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for its end.",
+)
+@click.option("--save", type=click.Path(dir_okay=False), metavar="FILE", help="Keep the trace.")
+@click.option("--svg", type=click.Path(dir_okay=False), metavar="FILE", help="Also a picture.")
+@click.option("--html", type=click.Path(dir_okay=False), metavar="FILE", help="Also a page.")
+@click.option("--json", "json_", is_flag=True, help="One JSON object instead of the table.")
+def trace_kill(json_: bool, named: tuple[str, ...], **options: Any) -> None:
+    """Kill a process as `memreap kill` does, and show what happened to its memory, and by whom.
+
+    The table has every step: SIGKILL sent and delivered, process_mrelease in and out, mmap_lock
+    asked for, got and let go, who freed how much, exit_mmap done, the process gone. --svg and
+    --html draw it: a lane for the exit, one for each reaper, and the memory below.
+
+    Whoever is killed is killed: this is no rehearsal. Whom memreap kill refuses, this refuses.
+
+    \b
+    Exit codes:
+      0 its memory is back   1 it is stuck   2 usage   3 not permitted, or tracing is not to be had
+
+    \b
+    Examples:
+      memreap trace kill 4711 --html kill.html
+      memreap trace kill --save kill.jsonl -- python3 -c 'b = bytearray(1 << 30); input()'
+      memreap trace kill --victim hung-aio --svg hung.svg
+      memreap trace kill --victim sleeping --alone
+    """
+    from memreap.evidence import command as evidence  # noqa: PLC0415
+
+    _end_cleanly()
+    options |= {"named": named, "json": json_}
+    sys.exit(evidence.trace_kill(evidence.TraceKillOptions(**options)))
+
+
 @memreap.command()
 @click.option("--json", "json_", is_flag=True, help="Also one JSON object a victim on a line.")
 @click.option(

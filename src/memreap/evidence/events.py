@@ -15,6 +15,8 @@ MMAP_LOCK = (
     ("mmap_lock/mmap_lock_released", ""),
 )
 TEARDOWN = (("mmap/exit_mmap", ""), ("kmem/rss_stat", ""))
+# Switched away from for good (EXIT_DEAD, EXIT_ZOMBIE), or to wait for what cannot be interrupted.
+SWITCHES = (("sched/sched_switch", "prev_state == 16 || prev_state == 32 || prev_state == 2"),)
 ENDS = (("sched/sched_process_exit", ""), ("sched/sched_process_free", ""))
 OOM = (
     ("oom/mark_victim", ""),
@@ -24,7 +26,7 @@ OOM = (
     ("oom/skip_task_reaping", ""),
 )
 
-KILL = (*SIGKILLS, *MRELEASE, *MMAP_LOCK, *TEARDOWN, *ENDS, *OOM)
+KILL = (*SIGKILLS, *MRELEASE, *MMAP_LOCK, *TEARDOWN, *ENDS, *SWITCHES, *OOM)
 NEEDED = {
     "kill": ("signal/signal_generate", "sched/sched_process_exit"),
     "exits": ("mmap_lock/mmap_lock_acquire_returned", "mmap/exit_mmap"),

@@ -35,6 +35,7 @@ class Field:
     size: int
     code: str
     dynamic: bool = False  # the text lies elsewhere in the record: its place is told here
+    words: int = 0  # so many numbers of the machine's size, or as many as a field ``size`` says
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,10 @@ class Format:
             zip(self._names, self._fixed.unpack_from(page, at), strict=True)
         )
         for one in self.fields:
-            if one.dynamic:
+            if one.words:
+                many = found.get("size", one.words)
+                found[one.name] = struct.unpack_from(f"={many}Q", page, at + one.offset)
+            elif one.dynamic:
                 place = _WORD.unpack_from(page, at + one.offset)[0]
                 start, size = at + (place & 0xFFFF), place >> 16
                 found[one.name] = _text(page[start : start + size])
@@ -79,7 +83,8 @@ def _field(match: re.Match[str]) -> Field:
     code = "" if dynamic or match["array"] or "[" in kind else _CODES.get(size, "")
     if code and match["signed"] == "0":
         code = code.upper()
-    return Field(match["name"], int(match["offset"]), size, code, dynamic)
+    words = size // 8 if kind == "unsigned long" and match["array"] else 0
+    return Field(match["name"], int(match["offset"]), size, code, dynamic, words)
 
 
 def _struct(fields: list[Field]) -> struct.Struct:

@@ -73,6 +73,7 @@ class Instance:
         self._folder = root / "instances" / f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self._formats: dict[int, Format] = {}
         self._pipes: dict[int, int] = {}
+        self._armed: set[str] = set()
         remove_stale(root)
         try:
             self.header = PageHeader.parse((root / "events" / "header_page").read_text())
@@ -122,6 +123,24 @@ class Instance:
         if "stacktrace" in what:
             self._learn("ftrace/kernel_stack")
         return True
+
+    def arm(self, event: str, at: str, only: str = "") -> bool:
+        """Have the kernel take it up by itself, at once, when ``at`` happens; ``only``: a filter.
+
+        Until then, and after ``rest``, next to nothing is spent on it. A kernel that cannot do
+        that takes it up now. Whether it has the event. Raises TracingError.
+        """
+        if not self.enable(event, only):
+            return False
+        if self.trigger(at, f"enable_event:{event.replace('/', ':')}"):
+            self._armed.add(event)
+            self.rest(event)
+        return True
+
+    def rest(self, event: str) -> None:
+        """Leave it until what it is armed with happens, or it is enabled; if it is armed."""
+        if event in self._armed:
+            self._write(f"events/{event}/enable", "0")
 
     def follow(self, pids: Iterable[int]) -> None:
         """Only what these threads do, and those whom they fork. Raises TracingError."""
