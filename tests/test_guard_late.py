@@ -1,8 +1,11 @@
 """A core that lost its CPU for a while: what it finds then is old, and comes all at once."""
 
+import os
+import subprocess
 from typing import Any, cast
 from unittest import mock
 
+from memreap.decide.events import Identity
 from memreap.guard.hands import Deed, Hands
 from memreap.guard.killing import Killing
 from memreap.guard.post import Post
@@ -54,7 +57,8 @@ def test_a_core_that_comes_late_kills_nobody_by_figures_from_before() -> None:
 class Over:
     """A killing whose end and whose sharer come to light in the same moment."""
 
-    sharers = (7, 8)
+    sharers = (7, 8, 9)
+    doomed = (1, 7, 8)  # 9 is gone: its number may be another one's
     finished = released = True
     refused = ""
     lingering: tuple[tuple[int, int], ...] = ()
@@ -75,3 +79,23 @@ def test_sharers_that_are_found_with_the_end_are_told_all_the_same() -> None:
     assert hands.deeds == []
     assert list(hands.joined()) == [[7, 8]]
     assert list(hands.joined()) == []
+
+
+def test_who_is_gone_is_doomed_no_more() -> None:
+    with (
+        subprocess.Popen(["sleep", "60"]) as living,
+        subprocess.Popen(["true"], stdout=subprocess.DEVNULL) as gone,
+    ):
+        pids = (gone.pid, living.pid)
+        pidfds = [os.pidfd_open(pid) for pid in pids]
+        gone.wait()
+        killing = Killing.__new__(Killing)
+        killing.victim = mock.Mock(members=[Identity(pid, 0) for pid in pids])
+        killing._executions = [
+            mock.Mock(unheld=[], victim=mock.Mock(pids=(pid,), processes=[(pid, pidfd)]))
+            for pid, pidfd in zip(pids, pidfds, strict=True)
+        ]
+        assert killing.doomed == [living.pid]
+        living.kill()
+        for pidfd in pidfds:
+            os.close(pidfd)

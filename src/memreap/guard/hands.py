@@ -147,9 +147,9 @@ class Hands:
     def _note_joined(self, deed: Deed) -> None:
         """Before it is forgotten: a core that comes late may find its beginning and its end."""
         fresh = [pid for pid in deed.killing.sharers if pid not in deed.sharers]
-        if fresh:
-            deed.sharers += fresh
-            self._joined.append(fresh)
+        deed.sharers += fresh
+        if fresh and (left := [pid for pid in fresh if pid in deed.killing.doomed]):
+            self._joined.append(left)
 
     def advance(self, now_s: float) -> Iterator[tuple[Deed, Event | None, list[Outcome]]]:
         """What has happened: to the domain, and to single processes."""

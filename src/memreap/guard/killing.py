@@ -57,8 +57,14 @@ class Killing:
 
     @property
     def doomed(self) -> list[int]:
-        """Every pid that dies, sharers of an mm too: their /proc is not to be read any more."""
-        return [*(member.pid for member in self.victim.members), *self.sharers]
+        """Every pid that dies, sharers of an mm too: their /proc is not to be read any more.
+
+        Without those that are gone: their numbers may be others' by now.
+        """
+        processes = [one for e in self._executions for one in e.victim.processes]
+        gone = {pid for pid, pidfd in processes if has_exited(pidfd)}
+        everyone = (*(member.pid for member in self.victim.members), *self.sharers)
+        return [pid for pid in everyone if pid not in gone]
 
     @property
     def sharers(self) -> list[int]:
