@@ -416,6 +416,7 @@ metrics_file = "/m"
 metrics_listen = "localhost:1"
 notify = true
 bus_signal = true
+trace = false
 socket = "/s"
 [[hook]]
 on = "skipped"
@@ -462,7 +463,16 @@ timeout = 2
             defaults=False,
         ),
         records=Records(
-            "", 3, False, "/m", "localhost:1", True, True, "/s", (Hook("skipped", ("/x", "y"), 2),)
+            database="",
+            keep=3,
+            trace=False,
+            journal=False,
+            metrics_file="/m",
+            metrics_listen="localhost:1",
+            notify=True,
+            bus_signal=True,
+            socket="/s",
+            hooks=(Hook("skipped", ("/x", "y"), 2),),
         ),
         patience_s=60.0,
         term_s=0.5,

@@ -57,6 +57,7 @@ def _records(merged: Merged) -> Records:
     return Records(
         database=entry.get("database", ""),
         keep=entry.get("keep"),
+        trace=entry.get("trace"),
         journal=entry.get("journal"),
         metrics_file=entry.get("metrics_file"),
         metrics_listen=entry.get("metrics_listen"),

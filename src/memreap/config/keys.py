@@ -238,6 +238,13 @@ KEYS: tuple[Key, ...] = (
         "--database",
     ),
     Key("records.keep", values.COUNT, 1000, "How many incidents it keeps."),
+    Key(
+        "records.trace",
+        values.FLAG,
+        None,
+        "Beside each victim, what the kernel's tracepoints say of its end; by default where tracefs"
+        " can be had, without a word where it cannot.",
+    ),
     Key("records.journal", values.FLAG, True, "Write to the journal, where there is one."),
     Key(
         "records.metrics_file",

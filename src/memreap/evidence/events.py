@@ -27,6 +27,17 @@ OOM = (
 )
 
 KILL = (*SIGKILLS, *MRELEASE, *MMAP_LOCK, *TEARDOWN, *ENDS, *SWITCHES, *OOM)
+# Of everybody, while a guard is about to kill: only what exits and reaps do (curr: to its own mm).
+# Without mmap_lock: everybody takes it all the time, and on a busy machine nothing else would fit.
+# The first ones first: a kill may come while they are taken up.
+INCIDENT = (
+    *SIGKILLS[:1],
+    ("kmem/rss_stat", "curr == 0"),
+    ("mmap/exit_mmap", ""),
+    *MRELEASE,
+    ("sched/sched_process_exit", ""),
+    ("sched/sched_switch", "prev_state == 16 || prev_state == 32"),
+)
 NEEDED = {
     "kill": ("signal/signal_generate", "sched/sched_process_exit"),
     "exits": ("mmap_lock/mmap_lock_acquire_returned", "mmap/exit_mmap"),

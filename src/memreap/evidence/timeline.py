@@ -257,18 +257,8 @@ class _Maker:
 
     def _ids(self) -> set[int]:
         """The mm's numbers in ``rss_stat``: of the victim's own, and of what reapers empty."""
-        reaping: set[int] = set()
-        found: set[int] = set()
-        for event in self._events:
-            if event.name in ("sys_enter_process_mrelease", "start_task_reaping"):
-                reaping.add(event.pid)
-            elif event.name in ("sys_exit_process_mrelease", "finish_task_reaping"):
-                reaping.discard(event.pid)
-            elif event.name == "rss_stat" and (
-                event.pid in self._tids or (event.pid in reaping and not event.fields["curr"])
-            ):
-                found.add(event.fields["mm_id"])
-        return found
+        own = {e.fields["mm_id"] for e in self._of_exit("rss_stat")}
+        return own | reaped_ids(self._events)
 
     def _falls(self) -> Iterator[Fall]:
         left = dict(self._trace.victim.rss_bytes)
@@ -295,6 +285,20 @@ class _Maker:
                 reap, code = under_way.pop(event.pid), -int(event.fields["ret"])
                 done.append(Reap(reap.who, reap.entered_s, self._s(event), code))
         return sorted([*done, *under_way.values()], key=lambda reap: reap.entered_s)
+
+
+def reaped_ids(events: Iterable[Event]) -> set[int]:
+    """The mms, as ``rss_stat`` numbers them, from which somebody takes pages who reaps."""
+    reaping: set[int] = set()
+    found: set[int] = set()
+    for event in events:
+        if event.name in ("sys_enter_process_mrelease", "start_task_reaping"):
+            reaping.add(event.pid)
+        elif event.name in ("sys_exit_process_mrelease", "finish_task_reaping"):
+            reaping.discard(event.pid)
+        elif event.name == "rss_stat" and event.pid in reaping and not event.fields["curr"]:
+            found.add(event.fields["mm_id"])
+    return found
 
 
 def _without_scheduler(stack: Sequence[str]) -> list[str]:

@@ -141,7 +141,11 @@ def _lacks(settings: Settings) -> list[str]:
     if all(scope.kind is Kind.OWN for scope in settings.scopes):
         return []
     held = capabilities.effective()
-    return [f"{name} is missing: {without}" for name, without in NEEDED.items() if name not in held]
+    return [
+        f"{name} is missing: {without}"
+        for name, without in NEEDED.items()
+        if name.lower() not in held
+    ]
 
 
 def _line_up(pid: int) -> frozenset[int]:

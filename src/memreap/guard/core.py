@@ -161,7 +161,6 @@ class Core:
             self._note_sleep(now_s)
             self._answer_alarms(rang, now_s)
             self._hear_signals(now_s)
-            self._read(now_s)  # before a look is answered: a core that comes late knows old figures
             self._hear_scout(now_s)
             self._hear_scribe(now_s)
             self._follow(now_s)
@@ -302,6 +301,8 @@ class Core:
             post.gauge.bound_s = post.due_s = now_s
         post.hot.take(look, pidfds)
         if post.asked_s is not None:
+            self._read_one(post, now_s)  # whoever went while they looked is in both, or in neither
+        if post.asked_s is not None and post.name in self._posts:
             self._answer(post, now_s)
 
     def _take_usage(self, post: Post, message: dict[str, Any], now_s: float) -> None:
@@ -368,18 +369,21 @@ class Core:
 
     def _read(self, now_s: float) -> None:
         for post in list(self._posts.values()):
-            if now_s < post.due_s:
-                continue
-            try:
-                figures = post.gauge.read(now_s)
-            except Gone as gone:
-                self._give_up(post, str(gone))
-                continue
-            if figures is None:  # it should have been brought: is the scout still there?
+            if now_s >= post.due_s and not self._read_one(post, now_s):
+                # It should have been brought: is the scout still there?
                 post.due_s = now_s + TREE_SILENCE_S
                 self._scouts.tell(_look(post), now_s, expects=True)
-            else:
-                self._measure(post, now_s, now_s, figures)
+
+    def _read_one(self, post: Post, now_s: float) -> bool:
+        """Take a reading, or give up what is gone; False where it is brought, not read."""
+        try:
+            figures = post.gauge.read(now_s)
+        except Gone as gone:
+            self._give_up(post, str(gone))
+            return True
+        if figures is not None:
+            self._measure(post, now_s, now_s, figures)
+        return figures is not None
 
     def _measure(self, post: Post, read_s: float, now_s: float, figures: Figures) -> None:
         before = post.figures
@@ -495,8 +499,9 @@ class Core:
     def _report(self, post: Post, report: Report, now_s: float) -> None:
         if report.what is What.PRESSED:
             self._turns.begin_incident(post)
-        if report.what is What.CHOSEN:
+        if report.what is What.CHOSEN and report.victim is not None:
             post.chosen_s = now_s
+            post.hot.remember(report.victim)
         turn = self._turns.of_report(post, report, dry_run=self._settings.dry_run)
         if report.what is What.HELPLESS:  # tried again and again: everyone is named once
             if post.helpless_told == post.incident:
@@ -520,14 +525,13 @@ class Core:
 
     def _write(self, post: Post, what: str, now_s: float) -> None:
         victim = self._realm.domain(post.name).state.victim
-        looked = post.hot.seen(victim.identity) if victim else None
-        record = looked.as_record() if looked else None
+        record = record_of(victim, post.hot) if victim else None
         self._scribes.write(self._turns.turn(post, what, now_s, victim=record), now_s)
 
     def _write_killed(self, deed: Deed) -> None:
         at_s = deed.killing.killed_s
         assert at_s is not None, "it was struck"
-        record = record_of(deed.killing.victim, deed.post.hot.look)
+        record = record_of(deed.killing.victim, deed.post.hot)
         turn = self._turns.turn(
             deed.post,
             "killed",

@@ -4,12 +4,13 @@ Only what is read and known lives here; what it means is decide/'s.
 """
 
 import os
+from collections import deque
 from collections.abc import Sequence
 
 from memreap.decide import pace
 from memreap.decide.badness import OOM_SCORE_ADJ_MIN
 from memreap.decide.domain import Phase, Rules
-from memreap.decide.events import Identity
+from memreap.decide.events import Candidate, Identity
 from memreap.guard.gauges import AnyGauge, Figures, NodeGauge, TreeGauge
 from memreap.guard.look import Look, Seen
 from memreap.guard.settings import Kind, Scope, Settings
@@ -26,6 +27,7 @@ LUKEWARM_S = 5.0
 STALE_MAX_S = 10.0  # an older look is better waited for
 EXPLAINED_SHARE = 0.5  # so is one that does not account for this much of the usage
 REST_AFTER_S = 2.0
+CHOSEN_MAX = 16  # victims whose last look is remembered
 WALL_SHARE = 1.02  # a domain that cannot hold more than this of its line has no wall behind it
 GROWTH_WINDOW_S = 0.02  # growth over less is noise
 
@@ -37,6 +39,21 @@ class HotSet:
         """Nobody was seen yet."""
         self.look: Look | None = None
         self.pidfds: dict[Identity, int] = {}
+        self._chosen: deque[Seen] = deque(maxlen=CHOSEN_MAX)
+
+    def remember(self, candidate: Candidate) -> None:
+        """Keep what was seen of a victim: no later look has it."""
+        if (seen := self._as_seen(candidate)) is not None:
+            self._chosen.append(seen)
+
+    def told_of(self, candidate: Candidate) -> Seen:
+        """What was seen of a candidate, or of a victim while it was none yet."""
+        chosen = (s for s in self._chosen if s.candidate.members == candidate.members)
+        return self._as_seen(candidate) or next(chosen, None) or Seen(candidate)
+
+    def _as_seen(self, candidate: Candidate) -> Seen | None:
+        look = self.look.seen if self.look else ()
+        return next((s for s in look if s.candidate.members == candidate.members), None)
 
     def take(self, look: Look, pidfds: dict[Identity, int]) -> None:
         """Let the latest one stand for all before it."""

@@ -101,7 +101,7 @@ class Scout:
                 if name in self._wards:
                     self.look(name, number, quick=quick)
             case {"watch": str(name), "every_s": every_s}:
-                self._watched[name] = Watched(float(every_s))
+                self._watch(name, float(every_s))
             case {"rest": str(name)}:
                 self._watched.pop(name, None)
             case {"doomed": list(pids)}:
@@ -114,6 +114,15 @@ class Scout:
                 self._spare(pids)
             case _:
                 self._learn(order)
+
+    def _watch(self, name: str, every_s: float) -> None:
+        """At once where it was not watched before; else only at another pace."""
+        watched = self._watched.get(name)
+        if watched is None:
+            self._watched[name] = Watched(every_s)
+        else:
+            watched.every_s = every_s
+            watched.due_s = min(watched.due_s, time.monotonic() + every_s)
 
     def _learn(self, order: dict[str, Any]) -> None:
         match order:

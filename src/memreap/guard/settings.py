@@ -77,6 +77,8 @@ class Records:
 
     database: str = ""  # SQLite
     keep: int = 1000  # incidents
+    # Beside them, what the kernel's tracepoints say of each victim. None: where it can be had.
+    trace: bool | None = None
     journal: bool = True  # native journald fields, where there is a journal
     metrics_file: str = ""  # Prometheus text, for node_exporter's textfile collector
     metrics_listen: str = ""  # "127.0.0.1:9469"

@@ -36,7 +36,7 @@ def domain_status(post: Post, realm: Realm) -> dict[str, Any]:
         "warn_bytes": rules.warn_bytes,
         "stall_share": figures.stall_share if figures else None,
         "growth_bytes_per_s": post.growth_bytes_per_s if state.phase is not Phase.CALM else 0.0,
-        "victim": record_of(state.victim, look) if state.victim else None,
+        "victim": record_of(state.victim, post.hot) if state.victim else None,
         "next": foremost,
         "next_why": why,
         "skipped": len(state.skipped),

@@ -9,7 +9,7 @@ from typing import Any
 
 from memreap.decide.events import Candidate, Choice, Report
 from memreap.guard.look import Look, Seen
-from memreap.guard.post import Post
+from memreap.guard.post import HotSet, Post
 from memreap.linux.procfs import PAGE_SIZE_BYTES
 from memreap.reap.outcome import Outcome
 
@@ -65,7 +65,7 @@ class Turns:
             usage_bytes=report.usage_bytes,
             reason=report.reason,
             dry_run=dry_run,
-            victim=record_of(report.victim, look) if report.victim else None,
+            victim=record_of(report.victim, post.hot) if report.victim else None,
             choice=choice_record(report.choice, look, report.at_s) if report.choice else None,
         )
 
@@ -79,15 +79,14 @@ class Turns:
             time.monotonic(),
             incident=incident,
             reason=outcome.reason,
-            victim=record_of(victim, post.hot.look),
+            victim=record_of(victim, post.hot),
             outcome=outcome.as_dict(),
         )
 
 
-def record_of(candidate: Candidate, look: Look | None) -> dict[str, object]:
+def record_of(candidate: Candidate, hot: HotSet) -> dict[str, object]:
     """A candidate with what was seen of it."""
-    seen = look and next((s for s in look.seen if s.candidate.members == candidate.members), None)
-    return (seen or Seen(candidate)).as_record()
+    return hot.told_of(candidate).as_record()
 
 
 def choice_record(choice: Choice, look: Look | None, now_s: float) -> dict[str, object]:

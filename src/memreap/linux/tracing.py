@@ -74,6 +74,8 @@ class Instance:
         self._formats: dict[int, Format] = {}
         self._pipes: dict[int, int] = {}
         self._armed: set[str] = set()
+        self.pages_max = 0
+        self._enabled: list[str] = []
         remove_stale(root)
         try:
             self.header = PageHeader.parse((root / "events" / "header_page").read_text())
@@ -84,6 +86,7 @@ class Instance:
             self._write("tracing_on", "0")
             self._write("trace_clock", "mono")
             self._write("buffer_size_kb", str(max(4, buffer_bytes >> 10)))
+            self.pages_max = 2 * buffer_bytes // self.header.page_bytes + 8
             for cpu in sorted((self._folder / "per_cpu").iterdir()):
                 number = int(cpu.name.removeprefix("cpu"))
                 flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -106,6 +109,7 @@ class Instance:
             if event not in {f.name for f in self._formats.values()}:
                 self._learn(event)
             self._write(f"events/{event}/enable", "1")
+            self._enabled.append(event)
         except OSError as error:
             raise TracingError(f"{event} cannot be traced: {error.strerror}") from error
         return True
@@ -113,6 +117,15 @@ class Instance:
     def enable_all(self, events: Iterable[tuple[str, str]]) -> list[str]:
         """Each with its filter; those that this kernel does not have."""
         return [event for event, only in events if not self.enable(event, only)]
+
+    def pause_all(self) -> None:
+        """Have no event of ours cost anybody anything, until ``resume_all``."""
+        self._write("events/enable", "0")
+
+    def resume_all(self) -> None:
+        """Take up all that were enabled, with their filters."""
+        for event in self._enabled:
+            self._write(f"events/{event}/enable", "1")
 
     def trigger(self, event: str, what: str) -> bool:
         """Have the kernel do something at an event; whether it can."""
@@ -159,9 +172,13 @@ class Instance:
         self._write("tracing_on", "0")
 
     def pages(self) -> Iterator[tuple[int, bytes]]:
-        """(CPU, page) of all that has been traced and not been read yet."""
+        """(CPU, page) of all that has been traced and not been read yet.
+
+        Of each CPU at most ``pages_max``, more than its buffer has: who traces others, or himself,
+        may be outrun, and is not to read for ever.
+        """
         for cpu, fd in self._pipes.items():
-            while True:
+            for _ in range(self.pages_max):
                 try:
                     page = os.read(fd, self.header.page_bytes)
                 except BlockingIOError:

@@ -46,6 +46,7 @@ class Recorded:
     released_bytes: int
     guard_lives: bool = False
     turns: list[dict[str, Any]] = field(default_factory=list)
+    evidence: list[dict[str, Any]] = field(default_factory=list)  # what the kernel did, by victim
 
     @property
     def seconds_to_relief(self) -> float | None:
@@ -54,9 +55,11 @@ class Recorded:
 
     def as_dict(self) -> dict[str, object]:
         """All of it, for scripts."""
-        names = [name for name in self.__slots__ if name not in ("turns", "began_s", "ended_s")]
+        apart = ("turns", "evidence", "began_s", "ended_s")
+        names = [name for name in self.__slots__ if name not in apart]
         fields: dict[str, object] = {name: getattr(self, name) for name in names}
-        return fields | {"seconds_to_relief": self.seconds_to_relief, "turns": self.turns}
+        told = {"turns": self.turns, "evidence": self.evidence}
+        return fields | {"seconds_to_relief": self.seconds_to_relief} | told
 
 
 class Archive:
@@ -100,6 +103,7 @@ class Archive:
             return None
         incident = _recorded(row)
         incident.turns = self._turns(incident.id)
+        incident.evidence = self._evidence(incident.id)
         return incident
 
     def _turns(self, incident: int, but: str = "") -> list[dict[str, Any]]:
@@ -107,6 +111,15 @@ class Archive:
             f"SELECT json FROM turn WHERE incident_id = ?{but} ORDER BY seq",  # noqa: S608
             (incident,),
         )
+        return [json.loads(row[0]) for row in rows]
+
+    def _evidence(self, incident: int) -> list[dict[str, Any]]:
+        """None from a guard that knew nothing of it."""
+        try:
+            found = "SELECT json FROM evidence WHERE incident_id = ? ORDER BY id"
+            rows = self._db.execute(found, (incident,)).fetchall()
+        except sqlite3.OperationalError:
+            return []
         return [json.loads(row[0]) for row in rows]
 
     def _check(self) -> None:

@@ -26,6 +26,7 @@ BUSY_TIMEOUT_MS = 200  # how long a writer waits for another one's lock
 RETRY_S, RETRY_MAX_S = 0.5, 3.0
 PENDING_MAX, PENDING_BYTES_MAX = 2000, 2 << 20
 BATCH_MAX = 64  # turns a commit
+EVIDENCE_MAX = 64  # victims whose trace waits to be written
 TURNS_OF_AN_INCIDENT_MAX = 1000  # beyond, what only repeats is not written
 REPEATING = frozenset({"pressed", "helpless", "shared"})
 VACUUM_PAGES = 512  # given back after a commit, at most
@@ -65,6 +66,7 @@ class Database(Outlet):
         self._trouble, self._acked, self._life = trouble, acked, life
         self._pending: deque[tuple[int, str, Turn]] = deque()
         self._pending_bytes = self._dropped = 0
+        self._evidence: deque[tuple[int, int, str]] = deque(maxlen=EVIDENCE_MAX)
         self._db: sqlite3.Connection | None = None
         self._written = 0  # the last seq of this guard's life that is in the file
         self._retry_s, self._pause_s = 0.0, RETRY_S
@@ -97,10 +99,14 @@ class Database(Outlet):
             self._pending_bytes -= len(self._pending.popleft()[1])
             self._dropped += 1
 
+    def take_evidence(self, number: int, pid: int, text: str) -> None:
+        """What the kernel did to a victim of the incident of this number."""
+        self._evidence.append((number, pid, text))
+
     def attend(self, ready: dict[int, int], now_s: float) -> None:
         """Write what is pending, unless it failed a moment ago."""
         del ready
-        while self._pending and now_s >= self._retry_s:
+        while (self._pending or self._evidence) and now_s >= self._retry_s:
             if not self._protected(self._write):
                 return
 
@@ -111,7 +117,7 @@ class Database(Outlet):
 
     def due_s(self) -> float | None:
         """When to try again."""
-        return self._retry_s if self._pending else None
+        return self._retry_s if self._pending or self._evidence else None
 
     def close(self) -> None:
         """Write what can be written, once more, and let go of the file."""
@@ -143,6 +149,9 @@ class Database(Outlet):
         with self._transaction(self._db):
             for seq, text, turn in batch:
                 self._store(self._db, seq, text, turn)
+            for evidence in self._evidence:
+                self._store_evidence(self._db, *evidence)
+        self._evidence.clear()
         for seq, text, _ in batch:
             self._pending.popleft()
             self._pending_bytes -= len(text)
@@ -184,6 +193,14 @@ class Database(Outlet):
         )
         if incident is None:
             self._prune_loose(db)
+
+    def _store_evidence(self, db: sqlite3.Connection, number: int, pid: int, text: str) -> None:
+        """Of an incident that is there: it comes behind the turns that it belongs to."""
+        db.execute(
+            "INSERT INTO evidence (incident_id, pid, json)"
+            " SELECT id, ?, ? FROM incident WHERE guard = ? AND number = ?",
+            (pid, text, self._life.id, number),
+        )
 
     def _incident(self, db: sqlite3.Connection, turn: Turn) -> tuple[int, int]:
         key = (self._life.id, turn["incident"])
@@ -287,10 +304,12 @@ class Database(Outlet):
         if application == schema.APPLICATION_ID and version > schema.VERSION:
             raise NotOursError(f"written by a newer memreap (version {version} of its tables)")
         with self._transaction(db):
-            if db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                raise NotOursError("a database of somebody else's: left alone")
-            for statement in schema.TABLES.split(";\n"):
-                db.execute(statement)
+            if application != schema.APPLICATION_ID:
+                if db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                    raise NotOursError("a database of somebody else's: left alone")
+                for statement in schema.TABLES.split(";\n"):
+                    db.execute(statement)
+            db.execute(schema.EVIDENCE)
             db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {schema.VERSION}")
 

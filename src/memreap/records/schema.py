@@ -7,7 +7,7 @@ import os
 
 from memreap.linux.procfs import Procfs
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x6D656D72  # "memr"
 PATH = "/var/lib/memreap/incidents.db"
 
@@ -48,6 +48,15 @@ CREATE TABLE turn (
     UNIQUE (guard, seq)
 );
 CREATE INDEX turn_incident ON turn (incident_id, seq);
+"""
+# Since version 2.
+EVIDENCE = """
+CREATE TABLE evidence (
+    id INTEGER PRIMARY KEY,
+    incident_id INTEGER NOT NULL REFERENCES incident (id) ON DELETE CASCADE,
+    pid INTEGER NOT NULL,
+    json TEXT NOT NULL             -- what the kernel did to this victim
+)
 """
 
 

@@ -229,6 +229,13 @@ class Scribe:
         if records.database:
             kept = records.database, records.keep
             yield Wish("database", kept, lambda: self._database(*kept))
+        if records.database and records.trace is not False:
+            aloud = records.trace is True
+            yield Wish("trace", aloud, lambda: self._evidence(aloud))
+
+    def _keep_evidence(self, incident: int, pid: int, text: str) -> None:
+        if database := self._outlets.get("database"):
+            database[1].take_evidence(incident, pid, text)  # type: ignore[attr-defined]
 
     # Each is imported where it is wanted: what is not wanted costs no memory.
 
@@ -251,6 +258,11 @@ class Scribe:
         from memreap.records.metrics import Metrics  # noqa: PLC0415
 
         return Metrics(file, listen, self._trouble)
+
+    def _evidence(self, aloud: bool) -> Outlet:
+        from memreap.records.evidence import Evidence  # noqa: PLC0415
+
+        return Evidence(self._keep_evidence, self._trouble, aloud=aloud)
 
     def _database(self, path: str, keep: int) -> Outlet:
         from memreap.records.database import Database  # noqa: PLC0415

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from memreap import size
 from memreap.linux.procfs import PAGE_SIZE_BYTES
@@ -16,6 +17,7 @@ from memreap.telling.story import Death, Story
 SHOWN_MAX, AGAIN_SHOWN_MAX = 10, 3
 PROTECTED_SHOWN_MAX = 5
 TIMELINE_MAX = 60
+EVIDENCE_MAX = 600  # characters of what the kernel did to one victim
 KINDS = {
     "system": "the machine's memory",
     "cgroup": "a cgroup's memory",
@@ -84,6 +86,7 @@ def _tell(story: Story) -> None:
             _prose(_why_another(story.deaths[number - 1], death))
         _decision(death, SHOWN_MAX if number == 0 else AGAIN_SHOWN_MAX)
         _prose(_what_came(death, story.incident.dry_run))
+        _prose(_what_the_kernel_did(death, story.incident.evidence))
     for turn in story.helpless[:1]:
         _helpless(turn, len(story.helpless))
     if story.shared:
@@ -283,6 +286,17 @@ def _what_came(death: Death, dry_run: bool) -> str:
             text += f"It was {other}; what became of it was not recorded"
     why = death.reason or next((str(o["reason"]) for o in death.outcomes if o.get("reason")), "")
     return text + (f" ({clipped(why)})" if why else "") + "."
+
+
+def _what_the_kernel_did(death: Death, evidence: list[dict[str, Any]]) -> str:
+    """By its tracepoints, where a guard could record them."""
+    pids = {int(outcome["pid"]) for outcome in death.outcomes}
+    told = []
+    for one in evidence:
+        if int(one["pid"]) in pids and one.get("summary"):
+            lost = f" ({one['lost']} events were lost)" if one.get("lost") else ""
+            told.append(f"What the kernel did to {one['pid']}: {'; '.join(one['summary'])}{lost}.")
+    return " ".join(clipped(text, EVIDENCE_MAX) for text in told)
 
 
 def _after(death: Death, at_s: float) -> str:
