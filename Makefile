@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast vm-setup lint format types soak soak-real seeds bench bench-check bench-simulate install clean
+.PHONY: help setup demo test test-fast vm-setup lint format types soak soak-real seeds bench bench-check bench-simulate bench-trace install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -61,6 +61,9 @@ bench: $(VENV)/ready ## Everything measured side by side, with ratios (root; som
 
 bench-check: $(VENV)/ready ## The checker beside rumur and SPIN (a minute or three)
 	@$(BIN)/python -m bench --only check --markdown docs/check-bench.md
+
+bench-trace: $(VENV)/ready ## What tracing costs an exit, and how many it keeps up with (root; minutes)
+	@$(BIN)/python -m bench --only trace --markdown docs/trace-bench.md
 
 bench-simulate: $(VENV)/ready ## The simulator's event loop beside simpy (under a minute)
 	@$(BIN)/python -m bench --only simulate --markdown docs/simulate-bench.md

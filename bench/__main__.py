@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import click
 
-from bench import check, command, guard, peers, race, simulate, victims
+from bench import check, command, exits, guard, peers, race, simulate, victims
 from bench.paper import Paper
 from memreap import size
 from memreap.linux.procfs import Procfs
@@ -112,11 +112,13 @@ PARTS: dict[str, Callable[[bool], list[dict[str, object]]]] = {
     "guard": _guard,
     "check": lambda quick: check.measure(paper, quick),
     "simulate": lambda quick: simulate.measure(paper, quick),
+    "trace": lambda quick: exits.measure(paper, quick),
 }
 HEADS = {
     "check": check.HEAD,
     "simulate": simulate.HEAD,
-}  # of parts that have a page of their own, and need no root
+    "trace": exits.HEAD,
+}  # of parts that have a page of their own, and need no cgroup; trace says what else it needs
 
 
 @click.command()

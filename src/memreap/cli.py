@@ -788,6 +788,52 @@ def trace_kill(json_: bool, named: tuple[str, ...], **options: Any) -> None:
     sys.exit(evidence.trace_kill(evidence.TraceKillOptions(**options)))
 
 
+@trace.command(name="exits", short_help="What exit_mmap's write lock costs all who exit.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
+@click.option(
+    "--seconds",
+    type=Seconds(1e-3),
+    metavar="SECONDS",
+    help="Trace for so long; until Ctrl-C otherwise.",
+)
+@click.option(
+    "--true",
+    type=click.IntRange(1, 100_000_000),
+    metavar="N",
+    help="Run /bin/true N times, as fast as all CPUs can: the load of 2017 was 100000.",
+)
+@click.option(
+    "--json", "json_", is_flag=True, help="One JSON object; COMMAND's stdout goes to stderr."
+)
+def trace_exits(
+    command: tuple[str, ...], seconds: float | None, true: int | None, json_: bool
+) -> None:
+    """How often exit_mmap had to wait for mmap_lock, how long it held it, and what that cost.
+
+    Every exit of the machine counts while it runs: until COMMAND ends, for --seconds, over --true
+    runs of /bin/true, or until Ctrl-C. "Unnecessary" is a lock that nobody else wanted while
+    exit_mmap wanted or held it: the mail of 2017 said 99.9 % of the time. Exits that another task
+    finished, and those of which only a part was seen, are counted apart.
+
+    \b
+    Exit codes:
+      0 done, or COMMAND's own   2 usage   3 not permitted, or tracing is not to be had
+      126, 127 COMMAND cannot be run, or is not there   130 --true was interrupted
+
+    \b
+    Examples:
+      memreap trace exits --true 100000
+      memreap trace exits -- make -j8
+      memreap trace exits --seconds 60 --json
+    """
+    from memreap.evidence import exits_command  # noqa: PLC0415
+    from memreap.telling import paper  # noqa: PLC0415
+
+    _end_cleanly()
+    options = exits_command.ExitsOptions(command, seconds, true, json_)
+    sys.exit(exits_command.exits(options, paper))
+
+
 @memreap.command()
 @click.option("--json", "json_", is_flag=True, help="Also one JSON object a victim on a line.")
 @click.option(

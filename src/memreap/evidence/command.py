@@ -5,6 +5,7 @@ Only what a person asked for, and how it is answered, lives here.
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,6 +49,10 @@ def trace_kill(options: TraceKillOptions) -> int:
     if several or bool(options.named) == (options.victim is not None):
         paper.err("name one victim: a PID, --victim KIND, or -- COMMAND")
         return EXIT_USAGE
+    for path in filter(None, (options.save, options.svg, options.html)):
+        if not os.access(Path(path).resolve().parent, os.W_OK):  # nobody dies for nothing
+            paper.err(f"{path}: cannot be written there")
+            return EXIT_USAGE
     try:
         if options.svg or options.html:
             picture.check()
