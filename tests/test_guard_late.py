@@ -99,3 +99,12 @@ def test_who_is_gone_is_doomed_no_more() -> None:
         living.kill()
         for pidfd in pidfds:
             os.close(pidfd)
+
+
+def test_a_kill_that_is_refused_spares_nobody_whom_another_one_kills() -> None:
+    hands = Hands(Standbys(0), frozenset())
+    refused, other = mock.Mock(doomed=[7, 8, 9]), mock.Mock(doomed=[8])
+    deeds = [Deed(mock.Mock(), killing, 1) for killing in (refused, other)]
+    hands.deeds += deeds
+    hands._ghosts[9] = -1
+    assert hands.spared(deeds[0]) == [7]

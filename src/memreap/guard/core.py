@@ -348,7 +348,7 @@ class Core:
             if isinstance(fate, VictimReleased):
                 self._scouts.tell({"settled": deed.killing.doomed}, now_s)
             elif isinstance(fate, VictimRefused):
-                self._scouts.tell({"spared": deed.killing.doomed}, now_s)
+                self._scouts.tell({"spared": self._hands.spared(deed)}, now_s)
             if fate is not None:
                 self._events.append(fate)
                 self._run_events(now_s)

@@ -185,6 +185,11 @@ class Hands:
             os.close(self._ghosts.pop(pid))
         return [*(pid for deed in self.deeds for pid in deed.killing.doomed), *self._ghosts]
 
+    def spared(self, deed: Deed) -> list[int]:
+        """Who lives on, since this deed was refused: not those whom another one kills."""
+        others = {pid for one in self.deeds if one is not deed for pid in one.killing.doomed}
+        return [pid for pid in deed.killing.doomed if pid not in others | set(self._ghosts)]
+
     def rest(self) -> None:
         """Make reapers ready for the next time."""
         self._standbys.refill()
