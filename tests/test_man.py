@@ -48,8 +48,15 @@ def _joined(arguments: str) -> str:
     return "".join(quoted or bare for quoted, bare in re.findall(r'"([^"]*)"|(\S+)', arguments))
 
 
+def every(command: click.Command) -> list[click.Command]:
+    """The command; one that has commands of its own shares its page with them."""
+    below = isinstance(command, click.Group) and command is not cli.memreap
+    return [command, *(command.commands.values() if below else ())]
+
+
 def options_of(command: click.Command) -> set[str]:
-    named = {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
+    params = [p for one in every(command) for p in one.params]
+    named = {o for p in params if isinstance(p, click.Option) for o in p.opts}
     return named | {"-h", "--help"}
 
 
@@ -67,7 +74,7 @@ def test_every_option_stands_in_its_page_and_the_reverse(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_default_of_an_option_stands_in_its_page(name: str) -> None:
     section = plain(sections(page(name))["OPTIONS"])
-    for option in COMMANDS[name].params:
+    for option in (p for one in every(COMMANDS[name]) for p in one.params):
         if isinstance(option, click.Option) and option.show_default:
             (told,) = re.findall(
                 rf"^\.TP\n.*{option.opts[-1]}\b.*\n((?:(?!\.TP).*\n)*)", section, re.MULTILINE
@@ -80,9 +87,11 @@ def test_every_default_of_an_option_stands_in_its_page(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_exit_code_of_the_help_is_named(name: str) -> None:
     told = " ".join(tags(sections(page(name))["EXIT STATUS"]))
-    _, _, help_ = (COMMANDS[name].help or "").partition("Exit codes:")
-    help_, _, _ = help_.partition("Examples:")
-    codes = set(CODES.findall(help_))
+    codes: set[str] = set()
+    for one in every(COMMANDS[name]):
+        _, _, help_ = (one.help or "").partition("Exit codes:")
+        help_, _, _ = help_.partition("Examples:")
+        codes |= set(CODES.findall(help_))
     assert codes or name == "memreap"
     assert codes <= set(re.findall(r"\d+", told))
 

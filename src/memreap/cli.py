@@ -112,6 +112,7 @@ def memreap() -> None:
       memreap run -m 4G -- make -j16          a command under a memory budget
       memreap guard --cgroup /build.slice     a daemon that keeps a cgroup from running out
       memreap explain                         what happened last, and why
+      memreap trace kill --victim hung-aio    what the kernel did, step by step
       memreap demo                            see the difference on your machine
     """
 
@@ -832,6 +833,82 @@ def trace_exits(
     _end_cleanly()
     options = exits_command.ExitsOptions(command, seconds, true, json_)
     sys.exit(exits_command.exits(options, paper))
+
+
+@trace.command(name="oom", short_help="Follow the kernel's own OOM killer.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
+@click.option("--cgroup", metavar="PATH", help="Only victims in this cgroup or below it.")
+@click.option(
+    "--count", type=click.IntRange(1, 1_000_000), metavar="N", help="End after N victims."
+)
+@click.option(
+    "--seconds", "seconds_s", type=Seconds(1e-3), metavar="SECONDS", help="End after so long."
+)
+@click.option("--json", "json_", is_flag=True, help="One JSON object a victim on a line.")
+def trace_oom(json_: bool, **options: Any) -> None:
+    """Whom the kernel's OOM killer marks, when its reaper comes, and who frees the memory.
+
+    Of each victim: marked, the reaper woken (two seconds later, since Linux 5.18), reaping begun,
+    finished or skipped and why, what the reaper freed and what the exit did, exit_mmap done, gone.
+    Told as each of them ends, until COMMAND ends, --count, --seconds or Ctrl-C.
+
+    \b
+    Exit codes:
+      0 followed to the end   2 usage, or no such cgroup   3 not permitted, or no tracing here
+      130 interrupted
+
+    \b
+    Examples:
+      memreap trace oom
+      memreap trace oom --cgroup /sys/fs/cgroup/build.slice --json
+      memreap trace oom --count 1 -- ./eats-its-cgroup
+    """
+    from memreap.evidence import following  # noqa: PLC0415
+    from memreap.telling import paper  # noqa: PLC0415
+
+    _end_cleanly()
+    try:
+        sys.exit(following.oom(following.OomOptions(json=json_, **options), paper))
+    except following.UsageError as error:
+        _fail(str(error), 2)
+
+
+@trace.command(name="conform", short_help="Does the model allow what was traced?")
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
+@click.option(
+    "--design",
+    default="current",
+    show_default=True,
+    metavar="NAME",
+    help="The design to hold it against; see memreap check --list.",
+)
+@click.option("--strict", is_flag=True, help="Assume nothing that no event tells of.")
+@click.option("--json", "json_", is_flag=True, help="One JSON object a file on a line.")
+def trace_conform(files: tuple[str, ...], json_: bool, **options: Any) -> None:
+    """Whether the order of events in a trace is one that the model of the kernel allows.
+
+    FILE is a trace of memreap trace kill --save. The model of reaper and exit path is followed along
+    it, with every state that it may be in; an event that none of them allows is shown, with what
+    would have been allowed there. Needs no root, and touches nothing.
+
+    \b
+    Exit codes:
+      0 the model allows all of them   1 one it does not   2 usage, or no trace that says enough
+
+    \b
+    Examples:
+      memreap trace kill --save kill.jsonl --victim threads
+      memreap trace conform kill.jsonl
+      memreap trace conform kill.jsonl --design pre-4.14
+    """
+    from memreap.evidence import conform  # noqa: PLC0415
+    from memreap.telling import paper  # noqa: PLC0415
+
+    try:
+        told = conform.ConformOptions(files=files, json=json_, **options)
+        sys.exit(conform.conform(told, paper))
+    except conform.UsageError as error:
+        _fail(str(error), 2)
 
 
 @memreap.command()
