@@ -32,6 +32,11 @@ def rooms_but(*own: str) -> tuple[str, ...]:
     return tuple(f"memreap.{room}" for room in ROOMS if room not in own)
 
 
+# Of evidence/, what holds a trace against the model.
+CONFORM = tuple(
+    f"memreap.evidence.{one}"
+    for one in ("actors", "acts", "alphabet", "cast", "conform", "language", "verdict", "watched")
+)
 NEVER = {
     "decide acts": Never("memreap.decide", (*ACTING, *rooms_but("decide"))),
     "linux knows us": Never("memreap.linux", rooms_but("linux")),
@@ -43,7 +48,17 @@ NEVER = {
     "what runs here knows the model": Never(
         "memreap",
         ("memreap.check", "memreap.mm", "memreap.proof"),
-        but=("memreap.check", "memreap.mm", "memreap.proof", "memreap.simulate", "memreap.cli"),
+        but=(
+            *("memreap.check", "memreap.mm", "memreap.proof", "memreap.simulate", "memreap.cli"),
+            *CONFORM,
+        ),
+    ),
+    "evidence decides, guards or simulates, or knows who is guarded": Never(
+        "memreap.evidence",
+        tuple(
+            f"memreap.{room}"
+            for room in ("decide", "guard", "simulate", "run", "config", "records", "demo", "cli")
+        ),
     ),
     "simulate touches the machine that it runs on, or what people see": Never(
         "memreap.simulate",

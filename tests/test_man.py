@@ -50,8 +50,9 @@ def _joined(arguments: str) -> str:
 
 def every(command: click.Command) -> list[click.Command]:
     """The command; one that has commands of its own shares its page with them."""
-    below = isinstance(command, click.Group) and command is not cli.memreap
-    return [command, *(command.commands.values() if below else ())]
+    if isinstance(command, click.Group) and command is not cli.memreap:
+        return [command, *command.commands.values()]
+    return [command]
 
 
 def options_of(command: click.Command) -> set[str]:

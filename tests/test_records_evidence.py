@@ -1,4 +1,4 @@
-"""What the kernel did to a guard's victims: out of a trace of everybody, into the record, and told."""
+"""What the kernel did to a guard's victims: out of a trace of everybody, recorded, and told."""
 
 import contextlib
 import io

@@ -887,9 +887,9 @@ def trace_oom(json_: bool, **options: Any) -> None:
 def trace_conform(files: tuple[str, ...], json_: bool, **options: Any) -> None:
     """Whether the order of events in a trace is one that the model of the kernel allows.
 
-    FILE is a trace of memreap trace kill --save. The model of reaper and exit path is followed along
-    it, with every state that it may be in; an event that none of them allows is shown, with what
-    would have been allowed there. Needs no root, and touches nothing.
+    FILE is a trace of memreap trace kill --save. The model of reaper and exit path is followed
+    along it, with every state that it may be in; an event that none of them allows is shown, with
+    what would have been allowed there. Needs no root, and touches nothing.
 
     \b
     Exit codes:

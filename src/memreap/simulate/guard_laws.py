@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from memreap.decide.events import Candidate, Event, VictimExited, VictimRefused
+from memreap.guard.crew import WHOLE_MAX
 from memreap.reap.facts import Facts
 from memreap.simulate.guard_machine import MIB, Process
 
@@ -214,7 +215,9 @@ class Laws:
             told = chosen.get(pid, [])
             if not told:
                 raise Broken(7, f"{domain} killed {pid}, and no choice is on record")
-            if not any(t["choice"] and t["choice"]["candidates"] for t in told):
+            # While no scribe can be had, the oldest turns let go of who was compared: law 5.
+            is_old = self.turns and self.turns[-1]["turn"] - told[-1]["turn"] >= WHOLE_MAX
+            if not is_old and not any(t["choice"] and t["choice"]["candidates"] for t in told):
                 raise Broken(7, f"{domain} killed {pid}, and who else was there is not on record")
             if victim.identity not in self._done[domain] and pid not in ended:
                 raise Broken(7, f"{domain} killed {pid}, and what became of it is not on record")
