@@ -21,6 +21,7 @@ TURN_MAX_S = 0.5  # how long the core may be away from its poll, beyond what it 
 POLLS_MAX = 1500  # in a second: while somebody dies it looks every 5 ms, and is told things
 PROGRESS_BYTES = MIB
 SLACK_S = 0.1
+SEEN_S = 0.06  # a little more than the guard's longest time between readings beside a victim
 QUEUE_MAX = 10_000
 
 
@@ -47,6 +48,7 @@ class Laws:
         self._done: dict[str, set[tuple[int, int]]] = defaultdict(set)  # told to the domain
         # By domain: when its usage last fell, to how much, and when it fell a look's age before.
         self._progress: dict[str, tuple[float, float, float]] = {}
+        self._falling: dict[str, float] = {}  # by domain: since when it is lower than ever
         self.ordered = 0
         self._polled_s = world.machine.now_s
         self._second = self._polls = 0
@@ -141,12 +143,20 @@ class Laws:
             self._done[event.domain].add(event.victim)
 
     def note_progress(self) -> None:
-        """When did the usage of a domain with a victim last fall below all that was before?"""
+        """When did the usage of a domain with a victim last fall below all that was before?
+
+        And stayed there: who reads 20 times a second need not see what lasts for less.
+        """
+        now_s = self._world.machine.now_s
         for domain in self._victims:
             usage = float(self._world.usage_bytes(domain))
-            if usage <= self._progress[domain][1] - PROGRESS_BYTES:
-                fell_s = self._fell_s(domain)
-                self._progress[domain] = self._world.machine.now_s, usage, fell_s
+            if usage > self._progress[domain][1] - PROGRESS_BYTES:
+                self._falling.pop(domain, None)
+                continue
+            began_s = self._falling.setdefault(domain, now_s)
+            if now_s - began_s >= SEEN_S:
+                self._progress[domain] = began_s, usage, self._fell_s(domain)
+                del self._falling[domain]
 
     def _fell_s(self, domain: str) -> float:
         """When the usage last fell, as far as a look that has been answered can know."""
