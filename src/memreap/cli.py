@@ -850,12 +850,13 @@ def trace_oom(json_: bool, **options: Any) -> None:
 
     Of each victim: marked, the reaper woken (two seconds later, since Linux 5.18), reaping begun,
     finished or skipped and why, what the reaper freed and what the exit did, exit_mmap done, gone.
-    Told as each of them ends, until COMMAND ends, --count, --seconds or Ctrl-C.
+    Told as each of them ends, until COMMAND ends, --count, --seconds or Ctrl-C. A victim that still
+    hung when it was told of is told once more when it is gone. COMMAND is started where it is, not
+    put in the cgroup; with --json its stdout goes to stderr.
 
     \b
     Exit codes:
       0 followed to the end   2 usage, or no such cgroup   3 not permitted, or no tracing here
-      130 interrupted
 
     \b
     Examples:

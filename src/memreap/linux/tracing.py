@@ -75,7 +75,7 @@ class Instance:
         self._pipes: dict[int, int] = {}
         self._armed: set[str] = set()
         self.pages_max = 0
-        self._enabled: list[str] = []
+        self._enabled: dict[str, None] = {}  # in the order in which they were
         remove_stale(root)
         try:
             self.header = PageHeader.parse((root / "events" / "header_page").read_text())
@@ -106,10 +106,10 @@ class Instance:
         try:
             if only:
                 self._write(f"events/{event}/filter", only)
-            if event not in {f.name for f in self._formats.values()}:
+            if event not in self._enabled:
                 self._learn(event)
             self._write(f"events/{event}/enable", "1")
-            self._enabled.append(event)
+            self._enabled |= {event: None}
         except OSError as error:
             raise TracingError(f"{event} cannot be traced: {error.strerror}") from error
         return True
