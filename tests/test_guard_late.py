@@ -6,8 +6,10 @@ from typing import Any, cast
 from unittest import mock
 
 from memreap.decide.events import Identity
+from memreap.guard.core import Core
 from memreap.guard.hands import Deed, Hands
 from memreap.guard.killing import Killing
+from memreap.guard.look import Look
 from memreap.guard.post import Post
 from memreap.reap.standby import Standbys
 from memreap.simulate import guard_seam, guard_workers
@@ -108,3 +110,19 @@ def test_a_kill_that_is_refused_spares_nobody_whom_another_one_kills() -> None:
     hands.deeds += deeds
     hands._ghosts[9] = -1
     assert hands.spared(deeds[0]) == [7]
+
+
+def test_a_look_that_lay_around_is_no_answer() -> None:
+    core = Core.__new__(Core)
+    post = mock.Mock(asked_s=10.0)
+    post.name = "tree:1"
+    core._posts = {"tree:1": post}
+    answered: list[float] = []
+    core._read_one = lambda *_: True  # type: ignore[method-assign]
+    core._answer = lambda _, now_s: answered.append(now_s)  # type: ignore[method-assign]
+    slow = Look("tree:1", 1, read_s=9.0, took_s=1.1, seen=())  # and no sooner than it could be
+    core._take_look(slow, {}, 10.15)
+    assert answered == [10.15]
+    stale = Look("tree:1", 1, read_s=9.0, took_s=0.1, seen=())
+    core._take_look(stale, {}, 10.15)
+    assert answered == [10.15]

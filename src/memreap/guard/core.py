@@ -300,9 +300,10 @@ class Core:
         if look.bound and isinstance(post.gauge, NodeGauge):
             post.gauge.bound_s = post.due_s = now_s
         post.hot.take(look, pidfds)
-        if post.asked_s is not None:
-            self._read_one(post, now_s)  # whoever went while they looked is in both, or in neither
-        if post.asked_s is not None and post.name in self._posts:
+        if post.asked_s is None or now_s - look.read_s - look.took_s > FRESH_S:
+            return  # nobody asked; or it lay here while the core had no CPU, and a fresh one comes
+        self._read_one(post, now_s)  # whoever went while they looked is in both, or in neither
+        if post.name in self._posts:
             self._answer(post, now_s)
 
     def _take_usage(self, post: Post, message: dict[str, Any], now_s: float) -> None:
