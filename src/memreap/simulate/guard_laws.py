@@ -48,7 +48,8 @@ class Laws:
         self._done: dict[str, set[tuple[int, int]]] = defaultdict(set)  # told to the domain
         # By domain: when its usage last fell, to how much, and when it fell a look's age before.
         self._progress: dict[str, tuple[float, float, float]] = {}
-        self._falling: dict[str, float] = {}  # by domain: since when it is lower than ever
+        # By domain: when it fell lower than ever, and to how much, if that is not long ago.
+        self._falling: dict[str, tuple[float, float]] = {}
         self.ordered = 0
         self._polled_s = world.machine.now_s
         self._second = self._polls = 0
@@ -150,12 +151,15 @@ class Laws:
         now_s = self._world.machine.now_s
         for domain in self._victims:
             usage = float(self._world.usage_bytes(domain))
-            if usage > self._progress[domain][1] - PROGRESS_BYTES:
-                self._falling.pop(domain, None)
-                continue
-            began_s = self._falling.setdefault(domain, now_s)
-            if now_s - began_s >= SEEN_S:
-                self._progress[domain] = began_s, usage, self._fell_s(domain)
+            last_s, lowest, before_s = self._progress[domain]
+            if usage <= lowest - PROGRESS_BYTES:
+                self._progress[domain] = last_s, usage, before_s
+                self._falling.setdefault(domain, (now_s, usage))
+            fell_s, to_bytes = self._falling.get(domain, (now_s, usage))
+            if usage > to_bytes:
+                del self._falling[domain]
+            elif now_s - fell_s >= SEEN_S:
+                self._progress[domain] = fell_s, usage, self._fell_s(domain)
                 del self._falling[domain]
 
     def _fell_s(self, domain: str) -> float:
