@@ -159,7 +159,8 @@ class Laws:
             if usage > to_bytes:
                 del self._falling[domain]
             elif now_s - fell_s >= SEEN_S:
-                self._progress[domain] = fell_s, usage, self._fell_s(domain)
+                lowest = min(usage, self._progress[domain][1])
+                self._progress[domain] = fell_s, lowest, self._fell_s(domain)
                 del self._falling[domain]
 
     def _fell_s(self, domain: str) -> float:
