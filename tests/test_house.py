@@ -35,7 +35,16 @@ def rooms_but(*own: str) -> tuple[str, ...]:
 # Of evidence/, what holds a trace against the model.
 CONFORM = tuple(
     f"memreap.evidence.{one}"
-    for one in ("actors", "alphabet", "conform", "language", "verdict", "watched")
+    for one in (
+        "actors",
+        "alphabet",
+        "conform",
+        "language",
+        "reapers",
+        "scene",
+        "verdict",
+        "watched",
+    )
 )
 NEVER = {
     "decide acts": Never("memreap.decide", (*ACTING, *rooms_but("decide"))),

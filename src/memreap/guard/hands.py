@@ -4,7 +4,6 @@ Only doing and following lives here; that it is to be done was decided before. W
 held by pidfds that came with the look.
 """
 
-import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -56,6 +55,7 @@ class Hands:
         self.asked: dict[str, Termination] = {}
         self.kills = 0
         self._joined: list[list[int]] = []  # who share a victim's memory, and nobody was told yet
+        self._kept: list[Killing] = []  # done with, for want of descriptors still whole
         self._ghosts: dict[int, int] = {}  # pid -> pidfd: done with, and hanging in their exit
 
     def fds(self) -> list[int]:
@@ -160,8 +160,10 @@ class Hands:
             if event is not None or fresh:
                 yield deed, event, fresh
             if deed.killing.finished:
-                self._remember(deed.killing)
-                deed.killing.close()
+                if self._remember(deed.killing):
+                    deed.killing.close()
+                else:
+                    self._kept.append(deed.killing)
                 self.deeds.remove(deed)
 
     def departed(self, now_s: float) -> Iterator[Event]:
@@ -171,19 +173,29 @@ class Hands:
                 self.part(domain)
                 yield VictimExited(domain, asked.victim.identity, now_s)
 
-    def _remember(self, killing: Killing) -> None:
-        """Keep in mind who hangs in its exit: a scout that is new must not read it either."""
-        for pid, pidfd in killing.lingering:
-            with contextlib.suppress(OSError):  # no descriptor left
+    def _remember(self, killing: Killing) -> bool:
+        """Keep in mind who hangs in its exit: a scout that is new must not read it either.
+
+        False where there is no descriptor left to do so: the killing itself has some.
+        """
+        try:
+            for pid, pidfd in killing.lingering:
                 if pid not in self._ghosts:
                     self._ghosts[pid] = os.dup(pidfd)
+        except OSError:
+            return False
+        return True
 
     @property
     def doomed(self) -> list[int]:
         """Everyone who was killed and may still be there: nothing of them is to be read."""
         for pid in [pid for pid, pidfd in self._ghosts.items() if has_exited(pidfd)]:
             os.close(self._ghosts.pop(pid))
-        return [*(pid for deed in self.deeds for pid in deed.killing.doomed), *self._ghosts]
+        for killing in [one for one in self._kept if not one.lingering]:
+            self._kept.remove(killing)
+            killing.close()
+        kept = [pid for killing in self._kept for pid, _ in killing.lingering]
+        return [*kept, *(pid for deed in self.deeds for pid in deed.killing.doomed), *self._ghosts]
 
     def spared(self, deed: Deed) -> list[int]:
         """Who lives on, since this deed was refused: not those whom another one kills."""
@@ -197,9 +209,10 @@ class Hands:
     def close(self) -> None:
         """Let go of everyone."""
         self._standbys.close()
-        for deed in self.deeds:
-            deed.killing.close()
+        for killing in (*(deed.killing for deed in self.deeds), *self._kept):
+            killing.close()
         self.deeds.clear()
+        self._kept.clear()
         for domain in list(self.asked):
             self.part(domain)
         for pidfd in self._ghosts.values():
