@@ -125,3 +125,16 @@ def test_a_look_that_lay_around_is_no_answer() -> None:
     stale = Look("tree:1", 1, read_s=9.0, took_s=0.1, seen=())
     core._take_look(stale, {}, 10.15)
     assert answered.call_count == 1
+
+
+def test_who_hangs_is_remembered_though_no_descriptor_is_left() -> None:
+    hands = Hands(Standbys(0), frozenset())
+    over = mock.Mock(wraps=Over(), finished=True, lingering=[(7, 3)], doomed=[7], sharers=())
+    hands.deeds.append(Deed(cast("Post", mock.Mock()), cast("Killing", over), 1))
+    with mock.patch("os.dup", side_effect=OSError(24, "Too many open files")):
+        list(hands.advance(0.0))
+    over.close.assert_not_called()
+    assert hands.doomed == [7]
+    over.lingering = []
+    assert hands.doomed == []
+    over.close.assert_called_once()
