@@ -712,6 +712,7 @@ CASTS = {
     "a kernel before 6.16": Cast((2,), 1, last=ANYBODY, pages=2, ends_late=True),
     "a reaper that is to come again": Cast((2,), 1, last=ANYBODY, pages=3, is_busy=True),
 }
+SMALL = Cast((2,), 1, last=ANYBODY, pages=2)
 RUN_STEPS = 400
 RUNS = int(os.environ.get("MEMREAP_CONFORM_RUNS", "20"))
 IDLE = {Seen.TOUCHES, Seen.STARTS_WRITE, Seen.SIGNALLED, Seen.READ_FAILS, Seen.FALLS}
@@ -770,6 +771,43 @@ def test_every_run_of_the_model_is_allowed(name: str) -> None:
         told = written(cast, run_of(whole, random.Random(seed)))
         verdict = judge(told)
         assert verdict.refusal is None, (seed, verdict.refusal)
+
+
+def distorted(word: list[Letter], rng: random.Random) -> list[Letter]:
+    """One letter is in another place, is gone, or is there twice."""
+    told, number = list(word), rng.randrange(len(word) - 1)
+    letter = told.pop(number)
+    near = rng.randrange(max(0, number - 10), min(len(told), number + 10))
+    how = rng.randrange(3)
+    if how == 1:
+        told.insert(near, letter)
+    elif how == 2:
+        told[number:number] = [letter, letter]
+    return told
+
+
+def test_what_is_distorted_is_refused_where_the_whole_model_refuses_it() -> None:
+    """The same, but for what is done to the next owner's mm, and for who unmaps in a call."""
+    whole = Language(model(Kernel, SMALL))
+    verdicts = []
+    for seed in range(RUNS):
+        rng = random.Random(seed)
+        word = list(run_of(whole, rng))
+        for _ in range(3):
+            told = distorted(word, rng)
+            passed = [whole.first]
+            while len(passed) <= len(told) and passed[-1]:
+                passed.append(whole.after(passed[-1], told[len(passed) - 1]))
+            refused = None if passed[-1] else told[len(passed) - 2]
+            is_late = Seen.TORN_DOWN in {one.seen for one in told[: len(passed)]}
+            verdict = judge(written(SMALL, iter(told)), strict=True)
+            verdicts.append(verdict.conforms)
+            if verdict.conforms and refused is not None:
+                assert "passer" in refused.who, seed
+                assert is_late or refused.seen is Seen.TOUCHES, (seed, refused)
+            else:
+                assert verdict.conforms == (refused is None), (seed, verdict.refusal)
+    assert {True, False} == set(verdicts)
 
 
 # The command.

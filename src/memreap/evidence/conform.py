@@ -1,17 +1,19 @@
 """``memreap trace conform``: is the order of events in a trace one that the model allows?
 
-What is taken for what stands in ``alphabet`` (operations and events), ``actors`` (what the model
-does not have), ``subject`` and ``acts`` (which events count), ``language`` (what it is to be
-allowed) and ``order`` (what clocks leave open).
+What is taken for what stands in ``alphabet`` (operations and events), ``scene``, ``actors`` and
+``reapers`` (who does what), ``subject`` and ``acts`` (which events count), ``language`` (what it is
+to be allowed) and ``order`` (what clocks leave open).
 
 What cannot be seen this way:
 1. That something should have happened. A trace may stop anywhere.
 2. What no event tells of: when MMF_OOM_SKIP is set and read, when references are dropped, how long
    exit_aio takes. Any time that fits will do.
-3. Which page is which. Reaper and exit path may unmap while they walk, and a reaper only if there
-   was a page left when it came.
+3. Which page is which, and whether reapers begin at the other end. Reaper and exit path may unmap
+   while they walk, a reaper only if there was a page left when it came.
 4. That a writer who waits keeps new readers out: the model's lock does not.
 5. What other tasks do that were not traced: they only make others wait.
+6. What is done to the mm once it is torn down, outside of process_mrelease and by nobody of the
+   victim's: its memory may be another one's by then.
 """
 
 from dataclasses import asdict, dataclass

@@ -4,7 +4,7 @@
    or else the one that a reaper locks.
 2. A call of process_mrelease that locks another one is about another victim.
 3. The kernel hides an mm behind a number of its own in ``rss_stat``: the victim's is the one that
-   most of what is unmapped by reapers, and by its dying threads, has.
+   most of what is unmapped by reapers, and by its dying threads, has; or what they faulted in last.
 4. Its memory is somebody else's as soon as it is torn down, and was before it was made. What is
    done to it thereafter by who is neither the victim's nor inside process_mrelease is taken to be
    done to that other one.
@@ -126,6 +126,7 @@ class Subject:
         reading: set[int] = set()
         dying: set[int] = set()
         found: Counter[int] = Counter()
+        own = None
         for number, event in enumerate(self.events):
             if event.name in LOCKS and event.fields["mm"] == self.mm and not event.fields["write"]:
                 if event.name == ACQUIRED and event.fields["success"]:
@@ -134,11 +135,13 @@ class Subject:
                     reading.discard(event.pid)
             elif event.name == "signal_deliver" and event.pid in self.tids:
                 dying.add(event.pid)
-            elif event.name == "rss_stat" and not event.fields["curr"]:
+            elif event.name == "rss_stat" and event.fields["curr"]:
+                own = event.fields["mm_id"] if event.pid in self.tids else own
+            elif event.name == "rss_stat":
                 reaps = number in self.inside or event.pid in self.reapers
                 unmaps = event.pid in dying or (reaps and event.pid in reading)
                 found.update([event.fields["mm_id"]] * unmaps)
-        return found.most_common(1)[0][0] if found else None
+        return found.most_common(1)[0][0] if found else own
 
     def is_its(self, event: Event) -> bool:
         """Whether an event of ``rss_stat`` is about it."""
