@@ -654,7 +654,7 @@ def test_status_is_asked_of_the_core(
         assert status(StatusOptions(socket=str(at))) == 0
         text = capfd.readouterr().out
         assert re.search(
-            r"memreap 9.9, pid 4242, up 1 h 3\d min, 3 incidents, 2 kills, scout replaced", text
+            r"memreap 9.9, pid 4242, up 1 h \d\d min, 3 incidents, 2 kills, scout replaced", text
         )
         assert "█████████░ 858.3 MiB of 950 MiB" in text
         assert "the highest badness of 37" in text

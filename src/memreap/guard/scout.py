@@ -77,10 +77,12 @@ class Scout:
         while True:
             try:
                 heard = self._line.hear(self._timeout_s())
+                # All that waits, before anything is measured: whose memory is back may be in it.
+                while heard is not None:
+                    self._obey(cast("dict[str, Any]", heard[0]))
+                    heard = self._line.hear(0)
             except EOFError:
                 return
-            if heard is not None:
-                self._obey(cast("dict[str, Any]", heard[0]))
             now_s = time.monotonic()
             for name, watched in list(self._watched.items()):
                 if now_s >= watched.due_s and name in self._wards:
