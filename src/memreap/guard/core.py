@@ -316,6 +316,8 @@ class Core:
         if message["members"] is not None:
             post.meet([Identity(*member) for member in message["members"]])
         post.victim_bytes = message["victim_bytes"]
+        if post.victim_bytes and now_s < post.settles_s:
+            return  # measured before it was known there that this memory is back
         figures = post.gauge.brought(message["usage_bytes"])
         self._measure(post, message["read_s"], now_s, figures)
 
@@ -348,6 +350,8 @@ class Core:
             self._tell_joined(now_s)
             if isinstance(fate, VictimReleased):
                 self._scouts.tell({"settled": deed.killing.doomed}, now_s)
+                for post in self._posts.values():
+                    post.settles_s = now_s + TREE_SILENCE_S
             elif isinstance(fate, VictimRefused):
                 self._scouts.tell({"spared": self._hands.spared(deed)}, now_s)
             if fate is not None:
