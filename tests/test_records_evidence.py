@@ -19,7 +19,7 @@ from memreap.evidence.one_of_many import trace_of
 from memreap.evidence.timeline import timeline
 from memreap.linux.tracing import PREFIX, Event, TracingError, tracefs
 from memreap.records import schema
-from memreap.records.archive import Archive
+from memreap.records.archive import Archive, Recorded
 from memreap.records.database import Database
 from memreap.records.schema import Life
 from memreap.records.trouble import Trouble
@@ -74,6 +74,11 @@ def test_without_its_sigkill_there_is_no_story() -> None:
     assert trace_of([term], 10, "one", MIB, "6.18") is None
 
 
+def one_of(path: Path, number: int | None = None) -> Recorded | None:
+    with contextlib.closing(Archive(str(path))) as archive:
+        return archive.one(number)
+
+
 def turn(number: int, what: str) -> dict[str, object]:
     return {
         "turn": number,
@@ -108,7 +113,7 @@ def test_evidence_stands_with_its_incident_and_goes_with_it(tmp_path: Path) -> N
     kept.attend({}, time.monotonic())
     assert kept.due_s() is None
     kept.close()
-    incident = Archive(str(path)).one(None)
+    incident = one_of(path)
     assert incident is not None
     assert incident.evidence == [{"pid": 10, "summary": ["freed"]}]
     assert incident.as_dict()["evidence"] == incident.evidence
@@ -131,15 +136,16 @@ def test_a_file_of_a_guard_that_knew_nothing_of_it_is_read_and_goes_on(tmp_path:
         )
         db.execute(f"INSERT INTO incident ({columns}) VALUES {row}")
         db.commit()
-    old = Archive(str(path)).one(None)
+    old = one_of(path)
     assert old is not None
     assert old.evidence == []
     kept = database(path)
     kept.take(turn(1, "pressed"), None)
     kept.take_evidence(1, 10, json.dumps({"pid": 10}))
     kept.close()
-    assert [found.id for found in Archive(str(path)).newest(9)] == [2, 1]
-    new = Archive(str(path)).one(2)
+    with contextlib.closing(Archive(str(path))) as archive:
+        assert [found.id for found in archive.newest(9)] == [2, 1]
+    new = one_of(path, 2)
     assert new is not None
     assert new.evidence == [{"pid": 10}]
 
@@ -152,11 +158,7 @@ def told(path: Path) -> str:
 
 
 def recorded(path: Path) -> list[dict[str, Any]]:
-    archive = Archive(str(path))
-    try:
-        incident = archive.one(None)
-    finally:
-        archive.close()
+    incident = one_of(path)
     return incident.evidence if incident else []
 
 
