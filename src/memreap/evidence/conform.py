@@ -24,11 +24,12 @@ from memreap.evidence.cast import Assumed, Cast
 from memreap.evidence.language import Followed, Language, TooLargeError, follow
 from memreap.evidence.reading import Kill, kill
 from memreap.evidence.trace import Trace, TraceError, load
-from memreap.evidence.verdict import Paper, Verdict, refusal, tell
+from memreap.evidence.verdict import Verdict, refusal, tell
 from memreap.evidence.watched import model
 from memreap.linux.procfs import printable
 from memreap.mm.designs import DESIGNS
 from memreap.mm.kernel import Kernel
+from memreap.printing import Paper
 
 EXIT_CONFORMS, EXIT_DOES_NOT, EXIT_NO_TRACE = 0, 1, 2
 COLUMNS = (("file", False), ("victim", False), ("events", True), ("verdict", False))

@@ -15,8 +15,11 @@ MMAP_LOCK = (
     ("mmap_lock/mmap_lock_released", ""),
 )
 TEARDOWN = (("mmap/exit_mmap", ""), ("kmem/rss_stat", ""))
-# Switched away from for good (EXIT_DEAD, EXIT_ZOMBIE), or to wait for what cannot be interrupted.
-SWITCHES = (("sched/sched_switch", "prev_state == 16 || prev_state == 32 || prev_state == 2"),)
+# prev_state of sched_switch, as task_state_index tells it: EXIT_DEAD, EXIT_ZOMBIE. linux/sched.h
+DEAD_STATES = (16, 32)
+DEAD = " || ".join(f"prev_state == {state}" for state in DEAD_STATES)
+# Switched away from for good, or to wait for what cannot be interrupted.
+SWITCHES = (("sched/sched_switch", f"{DEAD} || prev_state == 2"),)
 ENDS = (("sched/sched_process_exit", ""), ("sched/sched_process_free", ""))
 OOM = (
     ("oom/mark_victim", ""),
@@ -36,11 +39,10 @@ INCIDENT = (
     ("mmap/exit_mmap", ""),
     *MRELEASE,
     ("sched/sched_process_exit", ""),
-    ("sched/sched_switch", "prev_state == 16 || prev_state == 32"),
+    ("sched/sched_switch", DEAD),
 )
 NEEDED = {
     "kill": ("signal/signal_generate", "sched/sched_process_exit"),
-    "exits": ("mmap_lock/mmap_lock_acquire_returned", "mmap/exit_mmap"),
     "oom": ("oom/mark_victim",),
 }
 

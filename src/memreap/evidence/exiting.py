@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from operator import itemgetter
 
+from memreap.evidence import events
 from memreap.evidence.exits import (
     DEAD,
     EXECED,
@@ -26,7 +27,7 @@ from memreap.evidence.exits import (
 )
 from memreap.evidence.occasions import Occasion
 from memreap.linux.ring_buffer import COMMON, Format
-from memreap.linux.tracing import Instance, TracingError
+from memreap.linux.tracing import Instance, TracingError, bytes_a_cpu
 
 LOCKS = {
     # event: (its filter, what it is if its flag is not set, its flag)
@@ -39,8 +40,7 @@ TASKS = {
     "sched/sched_process_exit": ("", THREAD_EXITS),
     "mmap/exit_mmap": ("", TORN),
     "sched/sched_process_exec": ("", EXECED),
-    # task_state_index in linux/sched.h: EXIT_DEAD, EXIT_ZOMBIE
-    "sched/sched_switch": ("prev_state == 16 || prev_state == 32", DEAD),
+    "sched/sched_switch": (events.DEAD, DEAD),
 }
 GROUP_DEAD = "group_dead"  # told from 6.16 on, when the event came before exit_mm too
 
@@ -56,7 +56,7 @@ _take_common = COMMON.unpack_from
 
 def buffer_bytes(cpus: int) -> int:
     """For each CPU: seconds of exits, where there are few CPUs."""
-    return min(BUFFER_MAX_BYTES, max(BUFFER_MIN_BYTES, BUFFERS_BYTES // cpus))
+    return bytes_a_cpu(BUFFERS_BYTES, BUFFER_MIN_BYTES, BUFFER_MAX_BYTES, cpus)
 
 
 class Reader:

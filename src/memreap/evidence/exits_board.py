@@ -1,53 +1,13 @@
-"""The table of ``memreap trace exits``, and the progress of many times /bin/true.
+"""The table of ``memreap trace exits``.
 
 Where it is printed is handed in.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Iterator
 
 from memreap.evidence.exits import WAITED_NS, Exits
 from memreap.evidence.spread import Spread
-
-Column = tuple[str, bool]  # heading, and whether it is a number's
-
-
-class Paper(Protocol):
-    """Where lines, tables and JSON go."""
-
-    def out(self, text: str = "") -> None:
-        """A line on stdout."""
-
-    def err(self, text: str) -> None:
-        """A line on stderr."""
-
-    def dump(self, value: Any) -> None:
-        """One JSON value on a line."""
-
-    def show(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-        """A table, or aligned lines."""
-
-    def finish(self, code: int) -> int:
-        """What is in the buffer goes out."""
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr, where somebody looks. Yields what sets it to so many."""
-    if not sys.stderr.isatty():
-        yield abs  # nobody to tell
-        return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn  # noqa: PLC0415
-
-    console = Console(stderr=True)
-    columns = ("/bin/true", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda done: bar.update(task, completed=done)
-
+from memreap.printing import Column, Paper
 
 COLUMNS: tuple[Column, ...] = (
     ("exit_mmap's write lock", False),

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from memreap.evidence import exits_board
 from memreap.evidence.exiting import buffer_bytes, watch
 from memreap.evidence.exits import Exits
-from memreap.evidence.exits_board import Paper
 from memreap.evidence.occasions import (
     Command,
     CommandError,
@@ -23,6 +22,7 @@ from memreap.evidence.occasions import (
 )
 from memreap.evidence.trues import Trues, TruesError
 from memreap.linux.tracing import Instance, TracingError, tracefs
+from memreap.printing import Paper, progress
 
 EXIT_OK, EXIT_USAGE, EXIT_NOT_HERE, EXIT_INTERRUPTED = 0, 2, 3, 130
 
@@ -55,7 +55,7 @@ def exits(options: ExitsOptions, paper: Paper) -> int:
 
 def _trace(options: ExitsOptions, interrupted: Interrupted, paper: Paper) -> int:
     if options.true is not None:
-        with Trues(options.true) as trues, exits_board.progress(options.true) as advance:
+        with Trues(options.true) as trues, progress("/bin/true", options.true) as advance:
             seen = _see(_Shown(trues, advance, interrupted))
         _tell(seen, options, paper)
         return EXIT_OK if trues.done == trues.count else EXIT_INTERRUPTED
@@ -82,8 +82,9 @@ class _Shown:
 
     def is_over(self, wait_s: float) -> bool:
         """Whether all are done, or it is enough."""
+        before = self._trues.done
         is_done = self._trues.is_over(wait_s)
-        self._advance(self._trues.done)
+        self._advance(self._trues.done - before)
         return is_done or self._interrupted.is_so
 
 

@@ -6,7 +6,6 @@
 """
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -14,14 +13,21 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from memreap.evidence import events, oom_words
 from memreap.evidence.oom import DELAY_NS, GRACE_NS, Followed, Follower
 from memreap.evidence.oom_folder import Folder
 from memreap.evidence.oom_scope import Scope
 from memreap.linux.procfs import Procfs
-from memreap.linux.tracing import BUFFER_BYTES, Event, Instance, TracingError, tracefs
+from memreap.linux.tracing import (
+    BUFFER_BYTES,
+    Event,
+    Instance,
+    TracingError,
+    bytes_a_cpu,
+    tracefs,
+)
+from memreap.printing import Paper
 from memreap.telling.incidents import when
 
 EXIT_OK, EXIT_USAGE, EXIT_NOT_HERE = 0, 2, 3
@@ -41,24 +47,8 @@ OF_CGROUPS = (("cgroup/cgroup_attach_task", ""),)
 ARMED = (
     ("kmem/rss_stat", "curr == 0 && member != 2"),  # no page faults, nor swap entries
     ("mmap_lock/mmap_lock_acquire_returned", 'comm == "oom_reaper"'),
-    ("sched/sched_switch", "prev_state == 16 || prev_state == 32"),  # EXIT_DEAD, EXIT_ZOMBIE
+    ("sched/sched_switch", events.DEAD),
 )
-
-
-class Paper(Protocol):
-    """Where lines and JSON go."""
-
-    def out(self, text: str = "") -> None:
-        """A line on stdout."""
-
-    def err(self, text: str) -> None:
-        """A line on stderr."""
-
-    def dump(self, value: Any) -> None:
-        """One JSON value on a line."""
-
-    def finish(self, code: int) -> int:
-        """What is in the buffer goes out."""
 
 
 class UsageError(ValueError):
@@ -101,7 +91,7 @@ def _folder(name: str | None) -> Folder | None:
 
 @contextlib.contextmanager
 def _instances(root: Path) -> Iterator[tuple[Instance, Instance]]:
-    size = max(BUFFER_BYTES_MIN, min(BUFFER_BYTES, BUFFERS_BYTES // (os.cpu_count() or 1)))
+    size = bytes_a_cpu(BUFFERS_BYTES, BUFFER_BYTES_MIN, BUFFER_BYTES)
     with Instance(root, buffer_bytes=size) as one, Instance(root, buffer_bytes=size) as other:
         yield one, other
 

@@ -104,7 +104,7 @@ def _end(victim: Admitted, how: How) -> Outcome:
     volley = Volley([victim], "auto", how.timeout_s)
     with scheduling.watching():
         volley.fire()
-        while volley.pending or volley.outcomes_waiting:
+        while volley.pending:
             poll = select.poll()
             for fd in volley.fds():
                 poll.register(fd, select.POLLIN)

@@ -12,13 +12,12 @@ See mm/oom_kill.c: ``mark_oom_victim``, ``queue_oom_reaper``, ``wake_oom_reaper`
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from memreap.evidence.events import MEMBERS
+from memreap.evidence.events import DEAD_STATES, MEMBERS
 from memreap.evidence.oom_rss import Memory
 from memreap.evidence.oom_scope import Scope
+from memreap.evidence.timeline import EXIT, OOM_REAPER
 from memreap.linux.tracing import Event
 
-EXIT, OOM_REAPER = "exit", "oom_reaper"
-DEAD = (16, 32)  # prev_state of sched_switch: EXIT_DEAD, EXIT_ZOMBIE
 RETRIES_MAX = 10  # MAX_OOM_REAP_RETRIES, 100 ms apart
 DELAY_NS = 2_000_000_000  # OOM_REAPER_DELAY
 GRACE_NS = 1_000_000_000  # after the last that can be expected to be told of
@@ -271,7 +270,7 @@ class Follower:
             victim.exits_ns = event.at_ns
 
     def _switch(self, event: Event) -> None:
-        if event.fields["prev_state"] in DEAD:
+        if event.fields["prev_state"] in DEAD_STATES:
             self._dead(event.fields["prev_pid"], event.at_ns)
 
     def _free(self, event: Event) -> None:

@@ -6,7 +6,8 @@ Times are seconds from the mark.
 from collections.abc import Iterator
 from typing import Any
 
-from memreap.evidence.oom import OOM_REAPER, RETRIES_MAX, Attempt, Followed
+from memreap.evidence.oom import RETRIES_MAX, Attempt, Followed
+from memreap.evidence.timeline import OOM_REAPER
 from memreap.linux.procfs import printable
 from memreap.size import seconds, show
 

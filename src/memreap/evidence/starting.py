@@ -5,14 +5,13 @@ and is gone at the end, whatever happens.
 """
 
 import contextlib
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 
 from memreap.evidence.killing import RefusedError
-from memreap.linux.procfs import PAGE_SIZE_BYTES
+from memreap.linux.procfs import PAGE_SIZE_BYTES, Procfs
+from memreap.linux.rss import Statm
 
 STEADY_S = 0.5
 STEADY_BYTES = 1 << 20
@@ -40,29 +39,19 @@ def started(command: Sequence[str], after_s: float | None) -> Iterator[int]:
             raise RefusedError(f"{command[0]} ended before it could be killed: {child.returncode}")
         yield child.pid
     finally:
-        child.poll()
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)
+        child.kill()  # nothing, where it has ended
         with contextlib.suppress(subprocess.TimeoutExpired):  # it may hang: that is what we show
             child.wait(1.0)
 
 
 def _stands_still(child: subprocess.Popen[bytes]) -> None:
+    statm = Statm(child.pid, Procfs(), keep=False)
     begin_s = steady_s = time.monotonic()
     most = 0
     while child.poll() is None:
-        now_s, held = time.monotonic(), _rss_bytes(child.pid)
+        now_s, held = time.monotonic(), statm.read()[1] * PAGE_SIZE_BYTES
         if held > most + STEADY_BYTES:
             most, steady_s = held, now_s
         if now_s - steady_s > STEADY_S or now_s - begin_s > GROWS_MAX_S:
             return
         time.sleep(LOOK_S)
-
-
-def _rss_bytes(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * PAGE_SIZE_BYTES
-    except (OSError, IndexError):
-        return 0

@@ -12,14 +12,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from memreap.evidence.events import MEMBERS
+from memreap.evidence.events import DEAD_STATES, MEMBERS
 from memreap.evidence.trace import Trace
 from memreap.linux.tracing import Event
 
 EXIT, REAPER, OOM_REAPER = "exit", "reaper", "oom_reaper"
 WAITED_S = 5e-6  # a lock that was got sooner was free
-DEAD = (16, 32)  # prev_state of sched_switch: EXIT_DEAD, EXIT_ZOMBIE
-UNINTERRUPTIBLE = 2
 _LOCKED = {"asked": "mmap_lock_start_locking", "got": "mmap_lock_acquire_returned"}
 
 
@@ -176,7 +174,8 @@ class _Maker:
         gone = {
             event.fields["prev_pid"]: self._s(event)
             for event in self._named("sched_switch")
-            if event.fields.get("prev_pid") in self._tids and event.fields.get("prev_state") in DEAD
+            if event.fields.get("prev_pid") in self._tids
+            and event.fields.get("prev_state") in DEAD_STATES
         }
         return max(gone.values()) if set(gone) == self._tids else None
 

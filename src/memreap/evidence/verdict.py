@@ -7,7 +7,6 @@ variables stood.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from memreap.check.counterexample import shown
 from memreap.evidence.alphabet import Letter, Observed, Seen
@@ -15,30 +14,11 @@ from memreap.evidence.cast import Assumed
 from memreap.evidence.language import Language, States
 from memreap.evidence.reading import Kill, Line
 from memreap.evidence.trace import Trace
+from memreap.printing import Paper
 
 STEPS_SHOWN = 24
 AT_HOME = "what it does before exit_mm"
 VARIABLES = ("mmap_lock", "mm_users", "flags", "tree", "writers")
-Column = tuple[str, bool]
-
-
-class Paper(Protocol):
-    """Where lines, tables and JSON go."""
-
-    def out(self, text: str = "") -> None:
-        """A line on stdout."""
-
-    def err(self, text: str) -> None:
-        """A line on stderr."""
-
-    def dump(self, value: Any) -> None:
-        """One JSON value on a line."""
-
-    def show(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-        """A table, or aligned lines."""
-
-    def finish(self, code: int) -> int:
-        """What is in the buffer goes out."""
 
 
 @dataclass(frozen=True, slots=True)

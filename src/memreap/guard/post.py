@@ -111,9 +111,7 @@ class Post:
         self.hot = HotSet()
         self.figures: Figures | None = None
         self.victim_bytes: int | None = None
-        self.settles_s = (
-            0.0  # of a tree: until when its scout may still count a victim that is done
-        )
+        self.settles_s = 0.0  # until when the scout of a tree may still count who is done with
         self.growth_bytes_per_s = 0.0
         self.due_s = 0.0
         self.incident: int | None = None

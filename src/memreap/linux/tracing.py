@@ -201,8 +201,8 @@ class Instance:
 
     def format(self, event: str) -> Format:
         """Of an event that was enabled. Raises KeyError."""
-        name = event.rpartition("/")[2]
-        return next((f for f in self._formats.values() if f.name == name), None) or _missing(event)
+        by_name = {form.name: form for form in self._formats.values()}
+        return by_name[event.rpartition("/")[2]]
 
     @property
     def lost(self) -> int:
@@ -239,6 +239,11 @@ class Instance:
         (self._folder / name).write_text(value)
 
 
+def bytes_a_cpu(together: int, least: int, most: int, cpus: int | None = None) -> int:
+    """A buffer's size, where all are to have so much together; ``cpus``: of this machine."""
+    return max(least, min(most, together // (cpus or os.cpu_count() or 1)))
+
+
 def remove_stale(root: Path) -> None:
     """Remove what killed processes left behind. One that is in use is busy, and stays."""
     for folder in root.glob(f"instances/{PREFIX}*"):
@@ -257,7 +262,3 @@ def _denied(root: Path, error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{root}: {error.strerror}: tracing needs root"
     return f"{root}: {error.strerror}"
-
-
-def _missing(event: str) -> Format:
-    raise KeyError(event)

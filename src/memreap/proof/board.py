@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from memreap.mm.argument import CLAIMS
 from memreap.mm.bugs import BUGS
 from memreap.mm.kernel import Kernel
+from memreap.printing import Column
 from memreap.proof.bring import Subjects
 from memreap.proof.bugs import Hunt
 from memreap.proof.claims import Judgement, Locking
@@ -136,7 +137,7 @@ def _show_marks(
         paper.out(f"{heading:>3}  {prop:<{width}}  {known.properties[prop].says}")
 
 
-def _coloured(columns: Sequence[paper.Column], rows: Sequence[Sequence[str]]) -> "Table":
+def _coloured(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> "Table":
     from rich.text import Text  # noqa: PLC0415
 
     table = paper.table(columns, [])

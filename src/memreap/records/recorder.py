@@ -14,7 +14,7 @@ from memreap.evidence.events import INCIDENT
 from memreap.evidence.one_of_many import trace_of
 from memreap.evidence.steps import steps, summary
 from memreap.evidence.timeline import timeline
-from memreap.linux.tracing import Event, Instance, TracingError, tracefs
+from memreap.linux.tracing import Event, Instance, TracingError, bytes_a_cpu, tracefs
 from memreap.linux.worker import Line, go_by
 
 BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, BUFFERS_BYTES_MAX = 512 << 10, 64 << 10, 32 << 20
@@ -28,18 +28,13 @@ def run(line: Line) -> None:
     """Until the scribe is gone. What cannot be done here is said once, and that is all."""
     go_by("memreap-trace")
     try:
-        with tracefs() as root, Instance(root, buffer_bytes=_buffer_bytes()) as instance:
+        each = bytes_a_cpu(BUFFERS_BYTES_MAX, BUFFER_BYTES_MIN, BUFFER_BYTES_MAX)
+        with tracefs() as root, Instance(root, buffer_bytes=each) as instance:
             Recorder(line, instance).serve()
     except TracingError as error:
         line.say({"cannot": str(error)})
     except EOFError:
         pass
-
-
-def _buffer_bytes() -> int:
-    """For each CPU; on a machine of many the sum counts."""
-    share = BUFFERS_BYTES_MAX // (os.cpu_count() or 1)
-    return max(BUFFER_BYTES_MIN, min(BUFFER_BYTES_MAX, share))
 
 
 class Recorder:

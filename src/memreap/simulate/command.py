@@ -10,8 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from memreap.printing import Paper, progress
 from memreap.simulate import board, costs, executors, frontier, plots, scenario, story, strategies
-from memreap.simulate.board import Paper
 from memreap.simulate.costs import Costs, CostsError
 from memreap.simulate.drawing import Drawing
 from memreap.simulate.executors import NoExecutorError
@@ -164,7 +164,7 @@ def _run(
     todo = [job for job in every if job not in done]
     with (
         closing(sweep.run(todo)) as coming,
-        board.progress(len(every) - len(todo), len(every)) as advance,
+        progress("simulating", len(every), done=len(every) - len(todo)) as advance,
     ):
         for results in coming:
             if journal:

@@ -12,6 +12,7 @@ from importlib.resources import files
 from string import Template
 
 from memreap import __version__
+from memreap.printing import Column
 from memreap.simulate import board, chart
 from memreap.simulate.chart import BOUND, KERNEL, family, shape
 from memreap.simulate.costs import Costs
@@ -92,7 +93,7 @@ def _section(drawn: str, rows: Sequence[Row], tables: Sequence[str]) -> str:
     )
 
 
-def _table(columns: Sequence[board.Column], rows: Sequence[tuple[Sequence[str], bool]]) -> str:
+def _table(columns: Sequence[Column], rows: Sequence[tuple[Sequence[str], bool]]) -> str:
     heads = "".join(f"<th{_name(is_number)}>{escape(one)}</th>" for one, is_number in columns)
     body = ""
     for cells, is_on in rows:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memreap.linux.procfs import printable
+from memreap.printing import Column
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 EXIT_OK, EXIT_NO_GUARD, EXIT_NO_DATABASE = 0, 3, 4
 EXIT_INTERRUPTED = 130
-
-Column = tuple[str, bool]  # heading, and whether it is a number's
 
 
 def is_seen() -> bool:
