@@ -60,6 +60,7 @@ class Over:
     """A killing whose end and whose sharer come to light in the same moment."""
 
     sharers = (7, 8, 9)
+    unheld: tuple[int, ...] = ()
     doomed = (1, 7, 8)  # 9 is gone: its number may be another one's
     finished = released = True
     refused = ""
@@ -138,3 +139,37 @@ def test_who_hangs_is_remembered_though_no_descriptor_is_left() -> None:
     over.lingering = []
     assert hands.doomed == []
     over.close.assert_called_once()
+
+
+def test_a_sharer_without_a_descriptor_is_held_as_soon_as_there_is_one() -> None:
+    hands = Hands(Standbys(0), frozenset())
+    with subprocess.Popen(["sleep", "60"]) as sharer:
+        over = mock.Mock(wraps=Over(), finished=True, refused="", lingering=[], doomed=[])
+        over.sharers = over.unheld = [sharer.pid]
+        hands.deeds.append(Deed(cast("Post", mock.Mock()), cast("Killing", over), 1))
+        with mock.patch("os.pidfd_open", side_effect=OSError(24, "Too many open files")):
+            list(hands.advance(0.0))
+            assert hands.deeds == []
+            assert hands.doomed == [sharer.pid], "though its deed is done"
+        hands.hold_sharers()
+        assert hands.doomed == [sharer.pid]
+        sharer.kill()
+    assert hands.doomed == [], "whoever has its number now is read again"
+
+
+def test_a_sharer_who_has_gone_meanwhile_is_not_looked_for() -> None:
+    hands = Hands(Standbys(0), frozenset())
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    hands._unheld.add(gone.pid)
+    hands.hold_sharers()
+    assert hands.doomed == []
+
+
+def test_a_sharer_whom_nobody_killed_after_all_is_read_again() -> None:
+    hands = Hands(Standbys(0), frozenset())
+    over = mock.Mock(wraps=Over(), finished=True, refused="not permitted", lingering=[], doomed=[])
+    over.sharers = over.unheld = [os.getpid()]
+    hands.deeds.append(Deed(cast("Post", mock.Mock()), cast("Killing", over), 1))
+    list(hands.advance(0.0))
+    assert hands.doomed == []

@@ -341,6 +341,7 @@ class Core:
 
     def _follow(self, now_s: float) -> None:
         """What became of victims."""
+        self._hands.hold_sharers()
         if not (self._hands.deeds or self._hands.asked or self._events):
             return
         self._events.extend(self._hands.departed(now_s))

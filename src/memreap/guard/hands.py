@@ -4,6 +4,7 @@ Only doing and following lives here; that it is to be done was decided before. W
 held by pidfds that came with the look.
 """
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from memreap.reap.victim import Rules, Victim
 
 NEWBORN_MAX = 500  # since the look; among more than these, everybody is asked
 REAPED_MAX = 8  # of a group: the largest; the others are killed
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class Hands:
         self._joined: list[list[int]] = []  # who share a victim's memory, and nobody was told yet
         self._kept: list[Killing] = []  # done with, for want of descriptors still whole
         self._ghosts: dict[int, int] = {}  # pid -> pidfd: done with, and hanging in their exit
+        self._unheld: set[int] = set()  # sharers who die, and there was no descriptor for
 
     def fds(self) -> list[int]:
         """Poll these for reading."""
@@ -166,6 +169,22 @@ class Hands:
                     self._kept.append(deed.killing)
                 self.deeds.remove(deed)
 
+    def hold_sharers(self) -> None:
+        """Get hold of those whom there was no descriptor for, as soon as there is one.
+
+        Known by number alone, each might be another one by then: ask at every turn.
+        """
+        while self._unheld:
+            pid = self._unheld.pop()
+            if pid in self._ghosts:
+                continue
+            try:
+                self._ghosts[pid] = os.pidfd_open(pid)
+            except OSError as error:
+                if error.errno in SCARCE:
+                    self._unheld.add(pid)
+                    return
+
     def departed(self, now_s: float) -> Iterator[Event]:
         """Who went on being asked."""
         for domain, asked in list(self.asked.items()):
@@ -178,6 +197,9 @@ class Hands:
 
         False where there is no descriptor left to do so: the killing itself has some.
         """
+        if not killing.refused:
+            self._unheld.update(killing.unheld)
+            self.hold_sharers()
         try:
             for pid, pidfd in killing.lingering:
                 if pid not in self._ghosts:
@@ -195,12 +217,14 @@ class Hands:
             self._kept.remove(killing)
             killing.close()
         kept = [pid for killing in self._kept for pid, _ in killing.lingering]
-        return [*kept, *(pid for deed in self.deeds for pid in deed.killing.doomed), *self._ghosts]
+        dying = [pid for deed in self.deeds for pid in deed.killing.doomed]
+        return [*kept, *dying, *self._ghosts, *self._unheld]
 
     def spared(self, deed: Deed) -> list[int]:
         """Who lives on, since this deed was refused: not those whom another one kills."""
         others = {pid for one in self.deeds if one is not deed for pid in one.killing.doomed}
-        return [pid for pid in deed.killing.doomed if pid not in others | set(self._ghosts)]
+        others.update(self._ghosts, self._unheld)
+        return [pid for pid in deed.killing.doomed if pid not in others]
 
     def rest(self) -> None:
         """Make reapers ready for the next time."""

@@ -69,7 +69,12 @@ class Killing:
     @property
     def sharers(self) -> list[int]:
         """Who dies because it uses a victim's mm."""
-        return [pid for e in self._executions for pid in (*e.victim.pids[1:], *e.unheld)]
+        return [pid for e in self._executions for pid in e.victim.pids[1:]] + self.unheld
+
+    @property
+    def unheld(self) -> list[int]:
+        """Those of them whom there was no descriptor for."""
+        return [pid for e in self._executions for pid in e.unheld]
 
     def fds(self) -> list[int]:
         """Poll these for reading."""

@@ -156,6 +156,7 @@ class Seam:
             close=self._close,
             dup=lambda fd: self.world.machine.open(self.world.machine.process(fd)),
             getpid=lambda: CORE_PID,
+            pidfd_open=self._pidfd_open,
             pipe2=self._pipe,
             O_CLOEXEC=os.O_CLOEXEC,
             strerror=os.strerror,
@@ -278,6 +279,12 @@ class Seam:
         if number == signal.SIGTERM and not process.ignores_term:
             machine.tell(f"SIGTERM to {process.comm} ({process.pid})")
             machine.after(0.1, lambda: machine.kill(process, by_guard=False))
+
+    def _pidfd_open(self, pid: int) -> int:
+        process = self.world.machine.processes.get(pid)
+        if process is None:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        return self.world.machine.open(process)
 
     def _close(self, fd: int) -> None:
         self.world.machine.close(fd)
