@@ -53,8 +53,11 @@ soak: soak-real seeds ## Real faults for a guard, then a million simulated runs 
 soak-real: $(VENV)/ready ## Ten minutes of hogs, forks, hung victims and faults for a guard (root)
 	@MEMREAP_SOAK_S=600 $(BIN)/pytest -s tests/test_guard_soak.py
 
-seeds: $(VENV)/ready ## A million runs of the guard on a simulated machine (hours)
-	@MEMREAP_GUARD_SEEDS=1000000 $(BIN)/pytest -s tests/test_simulate_guard.py -k laws_hold
+SEEDS ?= 1000000
+SEEDS_PYTHON ?= $(BIN)/python
+
+seeds: $(VENV)/ready ## A million runs of the guard on a simulated machine (hours; SEEDS_PYTHON=pypy3)
+	@PYTHONPATH=src $(SEEDS_PYTHON) -m memreap.simulate.guard_soak $(SEEDS)
 
 bench: $(VENV)/ready ## Everything measured side by side, with ratios (root; some minutes)
 	@$(BIN)/python -m bench --markdown docs/bench.md

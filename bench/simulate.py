@@ -16,6 +16,7 @@ from typing import Any
 import simpy
 
 from bench.paper import Paper
+from memreap.simulate import guard_trial
 from memreap.simulate.cpus import NORMAL_WEIGHT, Cpus
 from memreap.simulate.loop import Loop
 from memreap.simulate.trial import Job, run
@@ -29,6 +30,8 @@ another in one process; medians (lowest .. highest) of five rounds, everyone onc
 
 ROUNDS = 5
 EVENTS_TARGET = 500_000
+INCIDENTS_TARGET = 200
+INCIDENTS = 300  # of each kind, in a round
 CLOCKS = 100  # processes that sleep, again and again, each for times of its own
 WAKES = 2_000  # of each
 TRIALS = ("desktop-leak", "hung-io", "build-host", "two-nodes-hung-io")
@@ -41,7 +44,8 @@ Sleeper = Generator[float, None, None]
 def measure(paper: Paper, quick: bool) -> list[dict[str, object]]:
     """All of it."""
     rounds = 1 if quick else ROUNDS
-    return [*_loops(paper, rounds), *_cpus(paper, rounds), *_trials(paper, 3 if quick else 20)]
+    trials = _trials(paper, 3 if quick else 20)
+    return [*_loops(paper, rounds), *_cpus(paper, rounds), *trials, *_guards(paper, rounds)]
 
 
 def _naps() -> list[list[float]]:
@@ -188,3 +192,38 @@ def _trials(paper: Paper, seeds: int) -> list[dict[str, object]]:
         left=2,
     )
     return records
+
+
+def _guards(paper: Paper, rounds: int) -> list[dict[str, object]]:
+    """Incidents of the real guard on a simulated machine, a second on one CPU."""
+    kinds: dict[str, Callable[[int], guard_trial.Finding]] = {
+        "nothing out of the ordinary: one hog, no faults": lambda _: guard_trial.run(replay=()),
+        "drawn: some domains, hogs, hung victims, a third of all faults": guard_trial.run,
+    }
+    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+    with guard_trial.SEAM.replaced():
+        for at in range(rounds):
+            for kind, way in kinds.items():
+                began_s, incidents = time.perf_counter(), 0
+                for seed in range(at * INCIDENTS, (at + 1) * INCIDENTS):
+                    found = way(seed)
+                    assert not found.broken, found.broken
+                    incidents += found.incidents
+                rates[kind].append(incidents / (time.perf_counter() - began_s))
+    middle = {kind: statistics.median(each) for kind, each in rates.items()}
+    paper.table(
+        "Incidents of the guard a second, one CPU",
+        ("", "incidents/s"),
+        [[k, f"{middle[k]:.0f} ({min(each):.0f} .. {max(each):.0f})"] for k, each in rates.items()],
+    )
+    target = f"{INCIDENTS_TARGET} at least"
+    return [
+        paper.figure(
+            f"incidents a second, {kind}",
+            f"{rate:.0f}",
+            target,
+            rate >= INCIDENTS_TARGET,
+            rates=rates[kind],
+        )
+        for kind, rate in middle.items()
+    ]

@@ -1,10 +1,8 @@
 """The real guard on a machine of choices: its laws under faults, and relief once they stop."""
 
 import inspect
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 from unittest import mock
 
@@ -18,31 +16,47 @@ from memreap.guard.hands import Hands
 from memreap.guard.killing import Killing
 from memreap.guard.post import HotSet, Post
 from memreap.reap import execution, standby, victim
+from memreap.simulate import guard_soak
 from memreap.simulate.choices import Choices, shrunk
 from memreap.simulate.guard_seam import Seam
-from memreap.simulate.guard_trial import Finding, run, runs
+from memreap.simulate.guard_trial import Finding, run
 from memreap.simulate.guard_world import World
 
 SEEDS = int(os.environ.get("MEMREAP_GUARD_SEEDS", "5000"))
 FIRST = int(os.environ.get("MEMREAP_GUARD_FIRST", "0"))
-LAST = FIRST + SEEDS
-PART = 100
 FOUND_WITHIN = 2000
 SWAPPED = (core, crew, hands, killing, post, turns, execution, standby, victim)
 KERNEL = ("os", "time", "select", "signal", "socket", "gc")
 
 
-def broken(seeds: range) -> list[tuple[int | None, int | None, str]]:
-    return [(found.seed, found.law, found.broken) for found in runs(seeds) if found.broken]
-
-
 @pytest.mark.timeout(0)  # a million of them take hours
 def test_the_laws_hold_under_faults_and_relief_comes_when_they_stop() -> None:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool:
-        parts = [range(at, min(at + PART, LAST)) for at in range(FIRST, LAST, PART)]
-        bad = [one for found in pool.map(broken, parts) for one in found]
-    assert bad == [], "python -m memreap.simulate.guard_story SEED tells one"
+    cpus = len(os.sched_getaffinity(0))
+    broken = [one for done in guard_soak.parts(FIRST, SEEDS, cpus) for one in done.broken]
+    assert broken == [], "python -m memreap.simulate.guard_story SEED tells one"
+
+
+def test_a_soak_counts_what_its_runs_came_to(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guard_soak.main(["450", "7"]) == 0
+    each = [run(seed) for seed in range(7, 457)]
+    out = capsys.readouterr().out
+    incidents, kills = (sum(getattr(one, what) for one in each) for what in ("incidents", "kills"))
+    assert f"450 seeds from 7, {incidents:,} incidents, {kills:,} kills: 0 broke a law" in out
+
+
+def test_a_soak_says_which_seed_broke_what(capsys: pytest.CaptureFixture[str]) -> None:
+    bad = guard_soak.Sum(3, 4, 5, [(8, 2, "two at a time")], "abc")
+    with mock.patch.object(guard_soak, "parts", return_value=[bad, guard_soak.Sum(1, 1, 1)]):
+        assert guard_soak.main(["4", "7"]) == 1
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "seed 8: law 2: two at a time"
+    assert last.startswith("4 seeds from 7, 5 incidents, 6 kills: 1 broke a law")
+
+
+@pytest.mark.parametrize("argv", [[], ["many"], ["1", "2", "3"], ["-5"]])
+def test_a_soak_wants_numbers(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert guard_soak.main(argv) == 2
+    assert "COUNT [FIRST]" in capsys.readouterr().err
 
 
 def test_a_seed_is_one_run() -> None:

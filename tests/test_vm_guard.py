@@ -249,13 +249,18 @@ with guard("nodes", config=SYSTEM.replace("10%", "4%")) as core:
         bystander.wait_full()
         settled.wait_full()
         with story("node 1", core, "relieved", "outcome") as more:
-            with inside.hog(1 << 30, name="bound", node=1, rate_bytes_per_s=40 * MIB) as hog:
+            with inside.hog(1 << 30, name="bound", node=1, rate_bytes_per_s=15 * MIB) as hog:
                 more.update(code=hog.wait(), living=living(bystander, settled))
-    with story("both", core, "relieved", "outcome") as more:
-        with inside.hog(1 << 30, name="zero", node=0, rate_bytes_per_s=50 * MIB) as zero:
-            with inside.hog(1 << 30, name="one", node=1, rate_bytes_per_s=50 * MIB) as one:
-                more.update(codes=[zero.wait(), one.wait()])
-                time.sleep(1)
+    # Most of both is held by somebody who may not die, so that the hogs can be slow.
+    with contextlib.ExitStack() as held:
+        for node, left in ((0, 130 * MIB), (1, 110 * MIB)):
+            size = free(node) - left
+            held.enter_context(inside.hog(size, node=node, oom_score_adj=-1000)).wait_full()
+        with story("both", core, "relieved", "outcome") as more:
+            with inside.hog(1 << 30, name="zero", node=0, rate_bytes_per_s=15 * MIB) as zero:
+                with inside.hog(1 << 30, name="one", node=1, rate_bytes_per_s=15 * MIB) as one:
+                    more.update(codes=[zero.wait(), one.wait()])
+                    time.sleep(1)
 """
 
 
