@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast vm-setup lint format types soak soak-real seeds bench bench-check bench-simulate bench-trace install clean
+.PHONY: help setup demo test test-fast vm-setup lint format types soak soak-real seeds bench bench-check bench-simulate bench-trace bench-peers install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -70,6 +70,9 @@ bench-trace: $(VENV)/ready ## What tracing costs an exit, and how many it keeps 
 
 bench-simulate: $(VENV)/ready ## The simulator's event loop beside simpy (under a minute)
 	@$(BIN)/python -m bench --only simulate --markdown docs/simulate-bench.md
+
+bench-peers: $(VENV)/ready ## Beside its peers on guests that run out of memory (hours; goes on where it was)
+	@$(BIN)/python -m bench.oom
 
 PREFIX ?= /usr/local
 SHARE = $(DESTDIR)$(PREFIX)/share

@@ -1,0 +1,200 @@
+"""The host's side: boots a guest for what is missing, and keeps each run on a line of a file.
+
+A run that was begun and never told of is a result, too: the guest froze, or died, in it. Its
+console is kept beside the file. What was not begun is tried again in another guest.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vmtest import debian, guest
+
+from bench.oom import verdict, watchdog
+from bench.oom.daemons import DAEMONS
+from bench.oom.workloads import WORKLOADS
+
+PACKAGE = Path(__file__).parent
+IN_GUEST = (
+    "__init__.py", "daemons.py", "hung.py", "meter.py", "round.py", "signals.py", "watchdog.py",
+    "workloads.py", "yard.py",
+)  # fmt: skip
+MEMORY_BYTES = 1 << 30
+BOOT_S = 120.0
+BETWEEN_S = 100.0  # that may pass between two runs: settling, starting, clearing away
+BOOT_RUNS = 10  # in one guest
+VAIN_BOOTS = 3  # in a row, without a run: then something is wrong with the guests
+
+
+Key = tuple[str, str, str, int]  # daemon, setting, workload, number of the run
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What one guest is booted for: a daemon in one setting, some runs."""
+
+    daemon: str
+    setting: str
+    jobs: tuple[tuple[str, int], ...]
+    """Workload and number; all of these need the same machine."""
+
+    def __str__(self) -> str:
+        """For people, and for file names."""
+        return f"{self.daemon} {self.setting} {self.jobs[0][0]}"
+
+    @property
+    def machine(self) -> debian.Machine:
+        """The guest."""
+        workload = WORKLOADS[self.jobs[0][0]]
+        return debian.Machine(
+            suite="sid",
+            memory_bytes=MEMORY_BYTES,
+            nodes=workload.nodes,
+            swap=workload.swap,
+            timeout_s=BOOT_S + sum(WORKLOADS[name].limit_s + BETWEEN_S for name, _ in self.jobs),
+            files=files(),
+        )
+
+    @property
+    def script(self) -> str:
+        """What runs there."""
+        jobs = list(self.jobs)
+        return (
+            "from bench.oom import round\n"
+            f"round.main({self.daemon!r}, {self.setting!r}, {jobs!r})\n"
+        )
+
+
+def boots(wanted: Iterable[Key]) -> list[Boot]:
+    """Few guests for many runs: of one daemon, one setting and one kind of machine each.
+
+    First runs come first, so that an early end leaves something of everything.
+    """
+    queues: dict[tuple[object, ...], list[tuple[str, int]]] = {}
+    for daemon, setting, name, number in sorted(wanted, key=lambda key: key[3]):
+        workload = WORKLOADS[name]
+        kind = (daemon, setting, workload.nodes, workload.swap)
+        queues.setdefault(kind, []).append((name, number))
+    chunks = [
+        (jobs[0][1], Boot(str(daemon), str(setting), tuple(jobs)))
+        for (daemon, setting, *_), queue in queues.items()
+        for jobs in (queue[at : at + BOOT_RUNS] for at in range(0, len(queue), BOOT_RUNS))
+    ]
+    return [boot for _, boot in sorted(chunks, key=lambda chunk: chunk[0])]
+
+
+def keys(
+    daemons: Iterable[str], settings: Iterable[str], workloads: Iterable[str], runs: int
+) -> list[Key]:
+    """All runs of these."""
+    wanted, names = set(settings), list(workloads)
+    return [
+        (daemon, setting, workload, number)
+        for daemon in daemons
+        for setting in DAEMONS[daemon].settings
+        if setting in wanted
+        for workload in names
+        for number in range(1, runs + 1)
+    ]
+
+
+class Archive:
+    """The file: a line for each run, and one for each guest's machine."""
+
+    def __init__(self, path: Path) -> None:
+        """It need not be there."""
+        self.path = path
+
+    def records(self) -> list[dict[str, Any]]:
+        """All of them. A last line that was cut off is none."""
+        if not self.path.exists():
+            return []
+        found = []
+        for line in self.path.read_text().splitlines():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return found
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The runs alone."""
+        return [record for record in self.records() if record["kind"] == "run"]
+
+    def add(self, record: dict[str, Any]) -> None:
+        """One more, and on the disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a+b") as file:
+            if file.seek(0, 2) and not _ends_a_line(file.name):
+                file.write(b"\n")
+            file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+
+    def done(self) -> set[Key]:
+        """The runs that are there."""
+        return {(r["daemon"], r["setting"], r["workload"], r["run"]) for r in self.runs()}
+
+    def keep_console(self, name: str, console: Path) -> None:
+        """What a guest said that ended badly."""
+        folder = self.path.with_suffix(".consoles")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.move(console, folder / f"{name.replace(' ', '-')}.txt")
+        shutil.rmtree(console.parent, ignore_errors=True)
+
+
+def _ends_a_line(path: str) -> bool:
+    return Path(path).read_bytes().endswith(b"\n")
+
+
+def measure(wanted: Iterable[Key], archive: Archive) -> Iterator[str]:
+    """Boot until all of these runs are there; what happened, for people."""
+    wanted, vain = list(wanted), 0
+    while left := boots(key for key in wanted if key not in archive.done()):
+        boot = left[min(vain, len(left) - 1)]
+        told, how = run(boot, archive)
+        begun = take(told, how, archive)
+        yield f"{boot}: {len(begun)} of {len(boot.jobs)} runs{f', {how}' if how else ''}"
+        vain = 0 if begun else vain + 1
+        if vain == VAIN_BOOTS:
+            yield f"given up: {vain} guests in a row began no run"
+            return
+
+
+def take(told: list[dict[str, Any]], how: str, archive: Archive) -> list[int]:
+    """Keep what a guest told, and what it came to: numbers of the runs it began.
+
+    ``how``: it ended badly, in these words; "" where it ended well.
+    """
+    done = {record["run"] for record in told if record["kind"] == "run"}
+    begun = [record for record in told if record["kind"] == "begin"]
+    for record in told:
+        if record["kind"] != "begin":
+            archive.add(record)
+    for record in begun:
+        if record["run"] not in done and how in (verdict.FROZE, verdict.DIED):
+            archive.add(record | {"kind": "run", "why_ended": how})
+            done.add(record["run"])
+    return [record["run"] for record in begun if record["run"] in done]
+
+
+def run(boot: Boot, archive: Archive) -> tuple[list[dict[str, Any]], str]:
+    """(all that a guest told, how it ended badly). Raises NotReadyError."""
+    try:
+        result = boot.machine.run(boot.script)
+    except guest.HungError as error:
+        archive.keep_console(str(boot), error.console)
+        return error.result.records, verdict.FROZE
+    except guest.DiedError as error:
+        archive.keep_console(str(boot), error.console)
+        was_ended = watchdog.LAST_WORDS in error.result.console
+        return error.result.records, verdict.FROZE if was_ended else verdict.DIED
+    how = "" if result.exit_code == 0 else " ".join(result.stderr[-3:])
+    return result.records, how
+
+
+def files() -> dict[str, bytes]:
+    """What goes into the guest."""
+    ours = {f"/memreap/bench/oom/{name}": (PACKAGE / name).read_bytes() for name in IN_GUEST}
+    return ours | {"/memreap/bench/__init__.py": b'"""In the guest."""\n'}
