@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	&& echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast vm-setup lint format types soak soak-real seeds bench bench-check bench-simulate bench-trace bench-peers install clean
+.PHONY: help setup demo test test-fast vm-setup vmtest lint format types soak soak-real seeds bench bench-check bench-simulate bench-trace bench-peers install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -34,8 +34,16 @@ test: $(VENV)/ready ## Every test, real kills included where the machine allows
 test-fast: $(VENV)/ready ## Only what kills nobody
 	@$(BIN)/pytest -m 'not kernel and not vm'
 
+VM_SUITES ?=
+
 vm-setup: $(VENV)/ready ## Guests for the tests: QEMU and a kernel (root; Debian or Ubuntu)
-	@$(BIN)/python -m vmtest setup
+	@$(BIN)/python -m vmtest setup $(VM_SUITES:%=--suite %)
+
+vmtest: ## Everything in guests: three Debian releases and their kernels (root; half an hour)
+	@$(MAKE) --no-print-directory vm-setup VM_SUITES="bookworm trixie sid"
+	@$(BIN)/pytest -m vm
+	@for kernel in trixie sid; do echo "the small guest, with the kernel of $$kernel"; \
+		MEMREAP_VM_KERNEL=$$kernel $(BIN)/pytest tests/test_vm_guard.py || exit 1; done
 
 lint: $(VENV)/ready ## Format check and lint
 	@$(BIN)/ruff format --check .

@@ -12,13 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from tests.guarding import Guard, Hog, alive
-from vmtest import cache, guest
+from vmtest import cache, guest, roots
 
 from memreap.linux import cgroups, scheduling
 from memreap.linux.procfs import Procfs
@@ -255,13 +256,17 @@ def starved_of_descriptors() -> Iterator[Callable[[int], None]]:
 @pytest.fixture(scope="module")
 def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., guest.Result]]:
     """Run a script in a guest; skip where there can be none."""
+    kernel = os.environ.get("MEMREAP_VM_KERNEL", "")
     try:
-        cache.ready()
+        if kernel:
+            roots.ready(kernel)
+        else:
+            cache.ready()
     except cache.NotReadyError as error:
         pytest.skip(str(error))
     with pytest.MonkeyPatch.context() as patch:  # consoles of guests that died stay in there
         patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("guests")))
-        yield guest.run
+        yield partial(guest.run, kernel=kernel)
 
 
 @pytest.fixture

@@ -25,12 +25,18 @@ class Kernel:
     @property
     def image(self) -> Path:
         """What QEMU boots."""
-        return next(self.directory.glob("boot/vmlinuz-*"))
+        found = [*self.directory.glob("boot/vmlinuz-*"), *self.directory.rglob("modules/*/vmlinuz")]
+        return found[0]
+
+    @property
+    def version(self) -> str:
+        """As uname(1) prints it."""
+        return next(self.directory.rglob("modules.builtin")).parent.name
 
     @property
     def name(self) -> str:
-        """The package and its version."""
-        return self.directory.name
+        """The package and its version; of a suite's, the version."""
+        return self.directory.name if self.directory.name != "kernel" else self.version
 
     def has_built_in(self, name: str) -> bool:
         """Whether this module is no file but part of the kernel."""

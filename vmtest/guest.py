@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from memreap import size
-from vmtest import cache, image
+from vmtest import cache, image, roots
 
 # Without what a test of memory never asks for; whatever the kernel objects to ends the guest.
 KERNEL = (
     "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr cryptomgr.notests"
-    " random.trust_cpu=on no_timer_check tsc=reliable reboot=t rootfstype=ramfs"
+    " random.trust_cpu=on no_timer_check tsc=reliable reboot=t"
 )
 QBOOT = Path("/usr/share/qemu/qboot.rom")
 TAIL_LINES = 5
@@ -88,6 +88,16 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Software:
+    """What a guest boots: a kernel, what it unpacks first, disks as QEMU describes them."""
+
+    kernel: Path
+    initrd: Path
+    drives: tuple[str, ...] = ()
+    append: str = ""
+
+
+@dataclass(frozen=True)
 class Guest:
     """A machine to be. ``swap``: a size, on a disk, or ``zram:`` and a size."""
 
@@ -99,24 +109,23 @@ class Guest:
     timeout_s: float = 90.0
     modules: tuple[str, ...] = ("fuse",)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    kernel: str = ""  # of a Debian suite that is built here; else the one that set-up brought
+    qboot: bool = True  # sooner than SeaBIOS, but a guest that suspends does not come back
 
     def run(self, script: str | Path) -> Result:
         """Boot, run a script to its end, and shut down.
 
         Raises NotReadyError, HungError, DiedError; what the script's own code was is in the result.
         """
-        kernel = cache.ready()
         source = script.read_text() if isinstance(script, Path) else script
-        disk_bytes, spec = self._swap()
-        options = {"swap": spec, "modules": self.modules}
         folder = Path(tempfile.mkdtemp(prefix="memreap-vmtest-"))
         try:
-            initrd = folder / "initrd"
-            initrd.write_bytes(image.base(kernel) + image.ours(source, options, self.files))
+            disk_bytes, swap = self._swap()
+            software = self._software(folder, source, {"swap": swap, "modules": self.modules})
             if disk_bytes:
                 with open(folder / "swap", "wb") as disk:
                     disk.truncate(disk_bytes)
-            result = self._boot(self._argv(kernel, folder), folder)
+            result = self._boot(self._argv(software, folder), folder)
         except GuestError:
             for path in folder.iterdir():
                 if path.name != "console":
@@ -128,6 +137,13 @@ class Guest:
         shutil.rmtree(folder)
         return result
 
+    def _software(self, folder: Path, source: str, options: dict[str, object]) -> Software:
+        """What this machine boots, made in ``folder``. Raises NotReadyError."""
+        kernel = roots.ready(self.kernel).unpacked if self.kernel else cache.ready()
+        initrd = folder / "initrd"
+        initrd.write_bytes(image.base(kernel) + image.ours(source, options, self.files))
+        return Software(kernel.image, initrd, append="rootfstype=ramfs")
+
     def _swap(self) -> tuple[int, str | None]:
         """(size of the disk, what the guest is told)."""
         kind, colon, text = (self.swap or "").rpartition(":")
@@ -138,18 +154,19 @@ class Guest:
         size_bytes = size.parse(text)
         return (0, f"zram:{size_bytes}") if kind == "zram" else (size_bytes, "disk")
 
-    def _argv(self, kernel: cache.Kernel, folder: Path) -> list[str]:
+    def _argv(self, software: Software, folder: Path) -> list[str]:
         return [
             *_dying_with_us(),
             *(cache.QEMU, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
             *_acceleration(),
-            *(("-bios", str(QBOOT)) if QBOOT.exists() else ()),
+            *(("-bios", str(QBOOT)) if self.qboot and QBOOT.exists() else ()),
             *("-m", f"{self.memory_bytes >> 20}", "-smp", str(self.cpus)),
             *self._nodes(),
             *("-serial", f"file:{folder}/console", "-serial", f"file:{folder}/frames"),
+            *(part for drive in software.drives for part in ("-drive", f"if=virtio,{drive}")),
             *self._disk(folder),
-            *("-kernel", str(kernel.image), "-initrd", f"{folder}/initrd"),
-            *("-append", f"{KERNEL} {self.append}"),
+            *("-kernel", str(software.kernel), "-initrd", str(software.initrd)),
+            *("-append", f"{KERNEL} {software.append} {self.append}"),
         ]
 
     def _nodes(self) -> Iterator[str]:

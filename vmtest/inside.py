@@ -23,7 +23,7 @@ from typing import Literal
 
 MODULES = Path("/memreap/modules")
 CGROUPS = Path("/sys/fs/cgroup")
-SWAP_DISK = "/dev/vda"
+SWAP_DISK = "/dev/vda"  # where no other disk is
 PAGE = mmap.PAGESIZE
 _FRAMES_FD = int(os.environ.get("FRAMES_FD", "3"))
 _SYS_FINIT_MODULE, _SYS_SET_MEMPOLICY = 313, 238
@@ -64,6 +64,9 @@ def _check(result: int, what: str) -> int:
 
 def load(name: str, parameters: str = "") -> None:
     """Load a kernel module and what it needs; one that is built in, or loaded, is fine."""
+    if not MODULES.is_dir():  # a whole system, with modules of its own
+        subprocess.run(["modprobe", name, *parameters.split()], check=True)
+        return
     orders = json.loads((MODULES / "orders.json").read_bytes())
     if name not in orders:
         raise FileNotFoundError(f"this guest's kernel has no module {name}")
@@ -73,7 +76,7 @@ def load(name: str, parameters: str = "") -> None:
             _check(_libc.syscall(_SYS_FINIT_MODULE, file.fileno(), raw, 0), f"insmod {each}")
 
 
-def swap_on(spec: str | None) -> None:
+def swap_on(spec: str | None, disk: str = SWAP_DISK) -> None:
     """What the guest's option says: None, ``zram:BYTES`` or ``disk``."""
     if spec is None:
         return
@@ -83,7 +86,7 @@ def swap_on(spec: str | None) -> None:
     else:
         load("virtio_pci")
         load("virtio_blk")
-        swap_on_device(SWAP_DISK)
+        swap_on_device(disk)
 
 
 def swap_on_zram(size_bytes: int, algorithm: str | None = None) -> str:

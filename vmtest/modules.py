@@ -3,6 +3,7 @@
 import lzma
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from vmtest.cache import Kernel
@@ -21,7 +22,9 @@ def plain(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def collect(kernel: Kernel) -> tuple[dict[str, bytes], dict[str, list[str]]]:
+def collect(
+    kernel: Kernel, wanted: Sequence[str] = WANTED
+) -> tuple[dict[str, bytes], dict[str, list[str]]]:
     """Every module wanted and what it needs; for each, what to load in which order.
 
     The order is empty for one that is built in; one that this kernel lacks is left out.
@@ -45,6 +48,6 @@ def collect(kernel: Kernel) -> tuple[dict[str, bytes], dict[str, list[str]]]:
         orders[name] = [*dict.fromkeys(before), name]
         return orders[name]
 
-    for name in WANTED:
+    for name in wanted:
         visit(name)
     return files, orders
