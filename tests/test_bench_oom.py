@@ -129,13 +129,14 @@ def test_of_two_hogs_the_second_dies_for_nothing() -> None:
     assert verdict.judge(run("two-hogs", *both[:1])).needless == 0
 
 
-def test_who_ignores_a_signal_or_ends_its_own_is_not_killed() -> None:
+def test_who_ignores_a_signal_is_not_killed_nor_whom_others_end() -> None:
     found = verdict.judge(
         run(
             "stress",
             sent(2.1, "ignorer", 4, signal=15, result=1),
             sent(2.2, "stress-ng-brk", 5, "stress-ng"),
             sent(2.3, "memreap-reaper", 6, "memreap"),
+            sent(2.35, "(udev-worker)", 8, "systemd-udevd", signal=15),
             sent(2.4, "stress-ng-brk", 7, "memreap-core"),
         )
     )

@@ -265,6 +265,18 @@ class Running:
         group = self._group()
         return group.table("cpu.stat")["usage_usec"] / 1e6 if group else 0.0
 
+    def cpu_by_name(self) -> dict[str, float]:
+        """Of its processes that are there now."""
+        group, found = self._group(), dict[str, float]()
+        for pid in group.read("cgroup.procs").split() if group else ():
+            try:
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                spent_s = int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+            except OSError:  # it has ended
+                continue
+            found[name] = found.get(name, 0.0) + spent_s
+        return found
+
     def use(self) -> dict[str, float]:
         """CPU time, memory, major faults of all its processes."""
         group = self._group()
@@ -295,12 +307,6 @@ def _systemctl(*argv: str, check: bool = True) -> str:
     if check and done.returncode != 0:
         raise RuntimeError(f"systemctl {' '.join(argv)}: {done.stderr.strip()}")
     return done.stdout.strip()
-
-
-def reload_units() -> None:
-    """systemd looks at its files anew."""
-    if Path("/run/systemd/system").exists():
-        _systemctl("daemon-reload")
 
 
 def versions() -> dict[str, str]:

@@ -36,7 +36,7 @@ act at 5 %. *Tuned* is at the line for all who can be told so.
 - Medians (lowest .. highest). A run that never came to it counts as longer than any. **Bold** is
   the best of the column.
 
-Every machine has bystanders: a database (80 MiB, a system service), an editor (30 MiB) and a shell,
+Every machine has bystanders: a database (48 MiB, a system service), an editor (30 MiB) and a shell,
 which do nothing wrong. All have oom_score_adj 0. An emulated CPU is slow, and shared with whatever
 else ran on the host: the figures are for comparing with each other, not with a bare machine.
 """

@@ -15,7 +15,7 @@ from typing import Any
 from vmtest import inside
 
 from bench.oom import meter, signals, yard
-from bench.oom.daemons import DAEMONS, Daemon, Running, reload_units, versions
+from bench.oom.daemons import DAEMONS, Daemon, Running, versions
 from bench.oom.watchdog import Watchdog
 from bench.oom.workloads import WORKLOADS, Workload
 
@@ -72,7 +72,6 @@ class Rounds:
         """Once a boot."""
         _stand_apart()
         self.setting.write()
-        reload_units()
         yard.log_in()
         self.bystanders.ensure()
         if self.setting.prepare:
@@ -99,7 +98,7 @@ class Rounds:
             why = self._watch(workload, there, line, began_s)
             ended_s = time.monotonic()
             trace = self.recorder.text()
-            after = self.running.use()
+            after, cpu_by_name = self.running.use(), self.running.cpu_by_name()
             active = self.running.is_active()
             samples, beats = clock.samples(), clock.beats()
         words = self.running.words() if not active else ""
@@ -115,6 +114,7 @@ class Rounds:
             "rest": rest,
             "use_before": before,
             "use_after": after,
+            "cpu_by_name_s": cpu_by_name,
             "daemon_active": active,
             "words": words,
         }
@@ -133,12 +133,14 @@ class Rounds:
 
     def _watch(self, workload: Workload, there: yard.Yard, line: int, began_s: float) -> str:
         """Until it is over; why it is."""
+        killer = self.running.daemon.name
         first_s: float | None = None
         last_s, number = began_s, 0
         while (now_s := time.monotonic()) < began_s + workload.limit_s:
             time.sleep(LOOK_S)
             yard.reap()
-            kills = [s for s in signals.parse(self.recorder.text()) if not _is_ours(s, there)]
+            sent = signals.parse(self.recorder.text())
+            kills = [each for each in sent if each.by_kernel or each.by.startswith(killer)]
             if len(kills) > number:
                 first_s, last_s, number = first_s or now_s, now_s, len(kills)
             is_above = workload.ground.look()[0] >= line
@@ -149,11 +151,6 @@ class Rounds:
             if first_s is None and "populated 0" in there.group.read("cgroup.events"):
                 return "ended by itself"
         return "time is up"
-
-
-def _is_ours(each: signals.Signal, there: yard.Yard) -> bool:
-    """A workload may end its own children: nobody was killed then."""
-    return each.by_pid in there.pids and not each.by_kernel
 
 
 def tell(
@@ -173,7 +170,7 @@ def tell(
     from_s = crossed_s or first_s or ended_s
     gap_s, gap_at_s = meter.longest_gap([b for b in beats if b <= ended_s], from_s, ended_s)
     blind_s, _ = meter.longest_gap([at_s for at_s, _ in samples], from_s, ended_s)
-    start_s = from_s - LEAD_S
+    start_s = from_s - LEAD_S if crossed_s else began_s
     return {
         "began_s": began_s,
         "lasted_s": ended_s - began_s,

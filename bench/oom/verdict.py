@@ -1,8 +1,9 @@
 """What the record of a run means: how fast, whom, how many for nothing. Pure.
 
 All times are from when the line was crossed. A process counts as killed that was sent SIGKILL, or
-a SIGTERM that it did not ignore, by anybody but the workload itself. Rightly killed are those of
-the workload's culprits that it takes; all others were killed for nothing.
+a SIGTERM that it did not ignore, by the kernel or by one of the daemons: others end processes, too,
+their own. Rightly killed are those of the workload's culprits that it takes; all others were killed
+for nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from bench.oom.daemons import DAEMONS
 from bench.oom.signals import IGNORED
-from bench.oom.workloads import WORKLOADS, Workload
+from bench.oom.workloads import WORKLOADS
 
 SIGKILL = 9
 FROZE = "the guest froze"
@@ -69,7 +71,7 @@ def judge(record: Record) -> Verdict:
     if ended in NO_RUN:
         return Verdict(ended)
     workload = WORKLOADS[record["workload"]]
-    victims = killed(record["signals"], workload)
+    victims = killed(record["signals"])
     right = [victim for victim in victims if workload.blames(victim.comm)]
     too_many = max(0, len(right) - workload.enough) if workload.enough is not None else 0
     crossed_s = record["crossed_s"]
@@ -89,24 +91,23 @@ def judge(record: Record) -> Verdict:
     )
 
 
-def killed(signals: Iterable[Mapping[str, Any]], workload: Workload) -> list[Victim]:
+def killed(signals: Iterable[Mapping[str, Any]]) -> list[Victim]:
     """Each who was, once, in order."""
     found: dict[int, Victim] = {}
     for each in signals:
         by = killer(each)
-        own = workload.blames(each["by"]) and not each["by_kernel"]
-        helper = each["comm"].startswith("memreap")  # a killer may send away its own
-        if own or helper or each["result"] == IGNORED or each["pid"] in found:
+        is_helper = each["comm"].startswith("memreap")  # a killer may send away its own
+        if not by or is_helper or each["result"] == IGNORED or each["pid"] in found:
             continue
         found[each["pid"]] = Victim(each["at_s"], each["pid"], each["comm"], by, each["signal"])
     return list(found.values())
 
 
 def killer(signal: Mapping[str, Any]) -> str:
-    """The kernel, or a daemon by its name."""
+    """The kernel, or a daemon by its name; "" for anybody else."""
     if signal["by_kernel"]:
         return "kernel"
-    return "memreap" if signal["by"].startswith("memreap") else str(signal["by"])
+    return next((name for name in DAEMONS if str(signal["by"]).startswith(name)), "")
 
 
 @dataclass(frozen=True)
