@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.guarding import NOBODY
 
 from memreap.linux import tracing
 from memreap.linux.kallsyms import Symbols
@@ -103,3 +104,18 @@ def test_addresses_have_names_as_far_as_they_are_shown(tmp_path: Path) -> None:
     symbols = Symbols(str(table))
     assert symbols.stack((0xFFFF12, 0xFFFF20, 0x1)) == ("do_exit", "exit_mm")
     assert Symbols(str(tmp_path / "none")).name(1) == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else for a while")
+def test_tracefs_that_is_roots_alone_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "instances").mkdir()
+    tmp_path.chmod(0o700)  # as the kernel mounts it
+    monkeypatch.setattr(tracing, "MOUNTED", (tmp_path,))
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(TracingError, match="not for this user"), tracefs():
+            pass
+    finally:
+        os.seteuid(0)

@@ -279,6 +279,7 @@ def test_a_users_own_guard_kills_the_users_own_hog(told: guest.Result) -> None:
     record = told.record(what="own")
     assert record["started"] == 0, record["said"]
     assert "killing python" in record["log"], record["log"]
+    assert "broke" not in record["log"], "what a user may not do is said, and is no accident"
     assert record["lives"], "root's, and larger for most of the time"
     assert record["kernel"] == 0
 
