@@ -12,6 +12,7 @@ from pathlib import Path
 from vmtest.cache import NotReadyError
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+SOURCES = (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*"))
 TIMEOUT_S = 900
 _MIRROR = re.compile(r"^(?:deb\s.*?|URIs:\s*)(\w+://\S*debian/?)\s*(?:\s|$)", re.MULTILINE)
 _DEPENDS = re.compile(r"^  (?:Pre)?Depends: (\S+)", re.MULTILINE)
@@ -45,7 +46,7 @@ def command(*argv: str, cwd: Path | str | None = None, timeout_s: float = TIMEOU
 
 def mirror() -> str:
     """Where this machine's apt gets Debian from. Raises NotReadyError."""
-    for file in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")):
+    for file in SOURCES:
         if file.is_file() and (found := _MIRROR.search(file.read_text(errors="replace"))):
             return found[1]
     raise NotReadyError("no Debian mirror in /etc/apt")
