@@ -20,7 +20,7 @@ from bench.oom.watchdog import Watchdog
 from bench.oom.workloads import WORKLOADS, Workload
 
 QUIET_S = 3.0  # without a kill, above the line: then it is over
-AFTER_KILL_S = 20.0  # that memory may take to come back
+AFTER_KILL_S = 20.0  # without another kill, below the line: then nothing more will come
 LOOK_S = 0.1
 LEAD_S = 1.0  # of the meter before the workload, and of the drawing before the line
 POINTS = 60  # of the drawing
@@ -72,6 +72,7 @@ class Rounds:
         """Once a boot."""
         _stand_apart()
         self.setting.write()
+        yard.set_up()
         yard.log_in()
         self.bystanders.ensure()
         if self.setting.prepare:
@@ -121,6 +122,7 @@ class Rounds:
 
     def _settle(self, ground: meter.Ground) -> bool:
         """The bystanders are there, and nearly as much is left as before the first run."""
+        yard.log_in()
         self.bystanders.ensure()
         left, line = ground.look()
         enough = self._at_rest.setdefault(ground, left) - SETTLED_SHARE * line
@@ -146,7 +148,7 @@ class Rounds:
             is_above = workload.ground.look()[0] >= line
             if first_s is not None and is_above and now_s - last_s > QUIET_S:
                 return "relieved"
-            if first_s is not None and not is_above and now_s - first_s > AFTER_KILL_S:
+            if first_s is not None and not is_above and now_s - last_s > AFTER_KILL_S:
                 return "not relieved"
             if first_s is None and "populated 0" in there.group.read("cgroup.events"):
                 return "ended by itself"

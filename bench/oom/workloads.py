@@ -19,7 +19,7 @@ from bench.oom.yard import MIB, Yard
 ENDLESS_BYTES = 4 << 30
 BUSY_EACH_CPU = 3
 WORKERS = 8
-WORKER_SHARE = 0.3  # of what is left: three fit
+WORKER_SHARE = 0.25  # of all that can be had: three fit, and leave more than the line
 SMALL_BYTES = 8 * MIB
 BOMB_PIDS = 150
 BOMB_MEMBER_BYTES = 8 * MIB

@@ -26,6 +26,7 @@ UID = 1000
 MANAGER = "user.slice/user-1000.slice/user@1000.service"
 APPS = f"{MANAGER}/app.slice"
 WORKLOAD = f"{APPS}/workload.scope"
+SYSTEMD = Path("/run/systemd/system")
 FAIRNESS = Path("/etc/systemd/system/user@.service.d/10-bench.conf")
 MIB = 1 << 20
 TICK_S = 0.01
@@ -61,14 +62,19 @@ class Yard:
 
 
 def start(name: str, act: Callable[[], object], group: str) -> int:
-    """A user's process in a group: its pid. It ends with what it does."""
+    """A user's process in a group, once it is there: its pid. It ends with what it does."""
+    there, here = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become(name, act, inside.CGROUPS / group)
+        os.close(there)
+        _become(name, act, inside.CGROUPS / group, here)
+    os.close(here)
+    os.read(there, 1)
+    os.close(there)
     return pid
 
 
-def _become(name: str, act: Callable[[], object], group: Path) -> NoReturn:
+def _become(name: str, act: Callable[[], object], group: Path, here: int) -> NoReturn:
     code = 1
     try:
         (group / "cgroup.procs").write_text("0")
@@ -78,6 +84,7 @@ def _become(name: str, act: Callable[[], object], group: Path) -> NoReturn:
         os.setgroups([])
         os.setresgid(UID, UID, UID)
         os.setresuid(UID, UID, UID)
+        os.close(here)
         act()
         code = 0
     except BaseException:
@@ -107,16 +114,21 @@ def settle(path: str) -> inside.Cgroup:
     return inside.Cgroup(at)
 
 
-def log_in() -> None:
-    """The user's manager runs, where there is systemd."""
-    if not Path("/run/systemd/system").exists():
+def set_up() -> None:
+    """The user is there, and the manager no more likely to be killed; where there is systemd."""
+    if not SYSTEMD.exists():
         return
     if f":{UID}:" not in Path("/etc/passwd").read_text():
         subprocess.run(["useradd", "--create-home", "--uid", str(UID), "user"], check=True)
     FAIRNESS.parent.mkdir(parents=True, exist_ok=True)
     FAIRNESS.write_text("[Service]\nOOMScoreAdjust=0\n")
     subprocess.run(["systemctl", "daemon-reload"], check=True)
-    subprocess.run(["systemctl", "start", f"user@{UID}.service"], check=True)
+
+
+def log_in() -> None:
+    """The user's manager runs, again where it was killed."""
+    if SYSTEMD.exists():
+        subprocess.run(["systemctl", "start", f"user@{UID}.service"], check=True)
 
 
 def empty(group: inside.Cgroup, timeout_s: float = 20) -> bool:
@@ -269,10 +281,13 @@ def spin() -> NoReturn:
 
 @contextlib.contextmanager
 def own_group() -> Iterator[inside.Cgroup]:
-    """The workload's, made, and emptied at the end."""
+    """The workload's, made; at the end everybody is gone who is no bystander."""
     group = settle(WORKLOAD)
     group.write("pids.max", "max")
+    spared = {inside.CGROUPS / path for _, path, _ in BYSTANDERS}
     try:
         yield group
     finally:
-        empty(group)
+        for path in (inside.CGROUPS / APPS).glob("*.scope"):
+            if path not in spared:
+                empty(inside.Cgroup(path))
