@@ -184,6 +184,14 @@ def anns_hog():
     names = ("ActiveState", "Result")
     return as_ann("systemctl", "--user", "show", "hog", *(f"-p{name}" for name in names)).stdout
 
+ARM = (
+    "from memreap.linux.pressure import Trigger\\n"
+    "print(Trigger('/proc/pressure/memory', 'some', 100_000, 1_000_000).means)\\n"
+)
+armed = {who: wrap("/opt/memreap/bin/python", "-c", ARM) for who, wrap in
+         (("root", run), ("ann", as_ann))}
+inside.report(what="triggers", release=os.uname().release,
+              **{who: done.stdout + done.stderr for who, done in armed.items()})
 with inside.hog(300 * MIB, name="roots") as roots_own:
     roots_own.wait_full()
     kernel = kernel_kills()
@@ -289,3 +297,9 @@ def test_a_user_guards_a_cgroup_that_was_delegated(told: guest.Result) -> None:
     assert record["there"]
     assert "hog.service: relieved" in record["log"], record["log"]
     assert record["kernel"] == 0
+
+
+def test_triggers_are_roots_at_once_and_a_users_every_two_seconds(told: guest.Result) -> None:
+    record = told.record(what="triggers")
+    assert record["root"] == "some 100 ms in 1000 ms\n"
+    assert record["ann"].startswith("some 200 ms in 2000 ms, checked every 2 s"), record["release"]
