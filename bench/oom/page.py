@@ -39,6 +39,10 @@ act at 5 %. *Tuned* is at the line for all who can be told so.
 Every machine has bystanders: a database (48 MiB, a system service), an editor (30 MiB) and a shell,
 which do nothing wrong. All have oom_score_adj 0. An emulated CPU is slow, and shared with whatever
 else ran on the host: the figures are for comparing with each other, not with a bare machine.
+
+![From the line to memory back, every run a dot](peers-back.svg)
+
+![The longest standstill, every run a dot](peers-frozen.svg)
 """
 
 Cell = tuple[str, str]  # daemon, setting
@@ -80,7 +84,7 @@ class Row:
     @property
     def name(self) -> str:
         """For a sentence."""
-        return self.daemon if self.daemon == "kernel" else f"{self.daemon} ({self.setting})"
+        return f"{self.daemon} ({self.setting})"
 
     @property
     def is_complete(self) -> bool:
@@ -162,6 +166,7 @@ def lines(records: Sequence[dict[str, Any]]) -> Iterator[str]:
     limits = Counter(round(workload.limit_s) for workload in WORKLOADS.values())
     yield HEAD.format(limit=limits.most_common(1)[0][0])
     yield from _machines([record for record in records if record["kind"] == "machine"])
+    yield from _host(runs)
     tables = {name: rows(runs, name) for name in WORKLOADS}
     yield from _winners(tables)
     for name, found in tables.items():
@@ -203,6 +208,18 @@ def _machines(machines: Sequence[dict[str, Any]]) -> Iterator[str]:
     )
 
 
+def _host(runs: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """How far the meter can be trusted."""
+    blind = [record["meter_blind_s"] for record in runs if "meter_blind_s" in record]
+    if blind:
+        yield (
+            f"The meter, which nothing in the guest can keep waiting for long, missed"
+            f" {seconds(median(blind))} at a stretch in the median run, {seconds(max(blind))} in"
+            f" the worst of {len(blind)}: what is closer together than that is not told apart."
+        )
+        yield ""
+
+
 def _winners(tables: dict[str, list[Row]]) -> Iterator[str]:
     yield "## Who was best"
     yield ""
@@ -227,13 +244,13 @@ def _names(found: Iterable[Row], is_best: Callable[[Row], bool]) -> str:
 
 
 def _workload(workload: Workload, found: Sequence[Row]) -> Iterator[str]:
-    runs = sorted({len(row.verdicts) for row in found})
-    many = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
+    numbers = sorted({len(row.verdicts) for row in found})
+    many = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     yield f"## {workload.what[0].upper()}{workload.what[1:]}"
     yield ""
     blame = ", ".join(f"`{one}`" for one in workload.culprits)
     enough = f"; {workload.enough} of them is enough" if workload.enough else ""
-    yield f"{many} runs each. To blame: {blame}{enough}."
+    yield f"Runs of each: {many}. To blame: {blame}{enough}."
     yield ""
     best = Best(found)
     yield from table(HEADINGS, [row.cells(best) for row in found], left=2)
