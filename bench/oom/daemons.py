@@ -228,6 +228,7 @@ class Running:
         """Not started."""
         self.daemon = daemon
         self._unit = daemon.unit or ""
+        self._group: inside.Cgroup | None = None
 
     def start(self) -> None:
         """As Debian would; returns when it has come to rest. Raises RuntimeError."""
@@ -235,6 +236,8 @@ class Running:
             return
         _systemctl("reset-failed", self._unit, check=False)
         _systemctl("restart", self._unit)
+        path = _systemctl("show", "-P", "ControlGroup", self._unit)
+        self._group = inside.Cgroup(inside.CGROUPS / path.lstrip("/")) if path else None
         deadline_s = time.monotonic() + START_S
         while time.monotonic() < deadline_s:
             before_s = self.cpu_s()
@@ -262,12 +265,12 @@ class Running:
 
     def cpu_s(self) -> float:
         """Of all that it ever was."""
-        group = self._group()
+        group = self._there
         return group.table("cpu.stat")["usage_usec"] / 1e6 if group else 0.0
 
     def cpu_by_name(self) -> dict[str, float]:
         """Of its processes that are there now."""
-        group, found = self._group(), dict[str, float]()
+        group, found = self._there, dict[str, float]()
         for pid in group.read("cgroup.procs").split() if group else ():
             try:
                 name = Path(f"/proc/{pid}/comm").read_text().strip()
@@ -279,7 +282,7 @@ class Running:
 
     def use(self) -> dict[str, float]:
         """CPU time, memory, major faults of all its processes."""
-        group = self._group()
+        group = self._there
         if group is None:
             return {}
         found = {"cpu_s": self.cpu_s(), "rss_bytes": 0, "pss_bytes": 0, "major_faults": 0}
@@ -294,12 +297,10 @@ class Running:
             found["pss_bytes"] += sizes.get("Pss", 0)
         return found
 
-    def _group(self) -> inside.Cgroup | None:
-        if not self._unit:
-            return None
-        path = _systemctl("show", "-P", "ControlGroup", self._unit)
-        group = inside.Cgroup(inside.CGROUPS / path.lstrip("/"))
-        return group if path and group.path.exists() else None
+    @property
+    def _there(self) -> inside.Cgroup | None:
+        """Its group, while it has one."""
+        return self._group if self._group is not None and self._group.path.exists() else None
 
 
 def _systemctl(*argv: str, check: bool = True) -> str:

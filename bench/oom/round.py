@@ -28,7 +28,7 @@ SIGNALS_MAX = 80  # told one by one
 SETTLED_SHARE = 0.3  # of the line: as little may be missing before the next run
 SETTLE_S = 20.0
 REST_S = 3.0  # that a daemon is watched while nothing happens
-STANDSTILL_S = 90.0  # beyond a run's own time: then it will not end
+STANDSTILL_S = 60.0  # beyond a run's own time, its clearing away included: it will not end
 _MCL_CURRENT = 1
 OMIT = ("user.oomd_omit", "trusted.oomd_avoid")  # the meter's own group, to systemd-oomd and oomd
 
@@ -41,10 +41,7 @@ def main(daemon: str, setting: str, jobs: list[tuple[str, int]]) -> None:
     for workload, number in jobs:
         key = {"daemon": daemon, "setting": setting, "workload": workload, "run": number}
         inside.report(kind="begin", **key)
-        dog = Watchdog(WORKLOADS[workload].limit_s + STANDSTILL_S)
-        told = rounds.run(WORKLOADS[workload])
-        dog.tell_off()
-        inside.report(kind="run", **key, **told)
+        inside.report(kind="run", **key, **rounds.run(WORKLOADS[workload]))
 
 
 def machine() -> dict[str, Any]:
@@ -94,14 +91,17 @@ class Rounds:
             before = self.running.use()
             left, line = ground.look()
             there = yard.Yard(group, left - line, line)
+            dog = Watchdog(workload.limit_s + STANDSTILL_S)
             began_s = time.monotonic()
             workload.act(there)
             why = self._watch(workload, there, line, began_s)
             ended_s = time.monotonic()
+            # Nothing is started here: memory may still be short.
             trace = self.recorder.text()
             after, cpu_by_name = self.running.use(), self.running.cpu_by_name()
-            active = self.running.is_active()
             samples, beats = clock.samples(), clock.beats()
+        dog.tell_off()
+        active = self.running.is_active()
         words = self.running.words() if not active else ""
         self.running.stop()
         sent = signals.parse(trace)
