@@ -14,7 +14,7 @@ from memreap.guard.post import Post
 from memreap.reap.standby import Standbys
 from memreap.simulate import guard_seam, guard_workers
 from memreap.simulate.choices import Choices
-from memreap.simulate.guard_machine import Mm
+from memreap.simulate.guard_machine import Mm, Process
 from memreap.simulate.guard_trial import Finding, live
 from memreap.simulate.guard_trial import _settings as settings_of
 from memreap.simulate.guard_world import World
@@ -173,3 +173,26 @@ def test_a_sharer_whom_nobody_killed_after_all_is_read_again() -> None:
     hands.deeds.append(Deed(cast("Post", mock.Mock()), cast("Killing", over), 1))
     list(hands.advance(0.0))
     assert hands.doomed == []
+
+
+class Service(World):
+    """A cgroup that goes with its only process, as a service's does."""
+
+    def __init__(self) -> None:
+        super().__init__(Choices())
+        self.machine.on_exit = self._vanish
+
+    def _vanish(self, process: Process) -> None:
+        del process
+        for place in self.places.values():
+            place.is_there = False
+
+
+def test_an_incident_ends_with_the_cgroup_it_was_in() -> None:
+    world = Service()
+    finding = Finding(None, world.options, world.choices.made)
+    live(world, settings_of(world), world.populate, finding)
+    told = [(turn["what"], turn["reason"]) for turn in world.laws.turns if turn["incident"] == 1]
+    assert ("killed", "") in told
+    assert ("relieved", "it is gone") in told
+    assert told.count(("relieved", "it is gone")) == 1

@@ -56,6 +56,7 @@ def build(suite: str, *, update: bool = False) -> Root:
         raise NotReadyError("a Debian is built in a chroot: run it as root")
     missing = [package for program, package in BUILDERS if shutil.which(program) is None]
     if missing:
+        apt.command("apt-get", "update", "-qq")
         apt.command("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing)
     return roots.build(suite, update=update)
 

@@ -534,6 +534,12 @@ class Core:
         record = record_of(victim, post.hot) if victim else None
         self._scribes.write(self._turns.turn(post, what, now_s, victim=record), now_s)
 
+    def _write_gone(self, post: Post) -> None:
+        """A service's cgroup often goes with its only process: that ends the incident, too."""
+        now_s = time.monotonic()
+        turn = self._turns.turn(post, "relieved", now_s, usage_bytes=0, reason="it is gone")
+        self._scribes.write(turn, now_s)
+
     def _write_killed(self, deed: Deed) -> None:
         at_s = deed.killing.killed_s
         assert at_s is not None, "it was struck"
@@ -697,6 +703,8 @@ class Core:
         if not for_good and post.scope in self._settings.scopes and post.scope.kind is Kind.CGROUP:
             self._absent[post.name] = post.scope
             why += f"; looked for every {DISCOVER_S:g} s"
+        if post.incident is not None and not for_good:
+            self._write_gone(post)
         self._realm.remove(post.name)
         self._posts.pop(post.name, None)
         self._scouts.tell({"forget": post.name}, time.monotonic())

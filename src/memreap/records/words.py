@@ -153,7 +153,8 @@ def _relieved(turn: Turn, course: Course | None) -> str:
         return f"relieved, {usage(turn)}"
     if not course.victims and not course.helpless:
         return ""  # it passed by itself before anything was decided
-    return f"relieved after {size.seconds(turn['at_s'] - course.began_s)}, {usage(turn)}"
+    after = f"relieved after {size.seconds(turn['at_s'] - course.began_s)}"
+    return f"{after}: {turn['reason']}" if turn.get("reason") else f"{after}, {usage(turn)}"
 
 
 def _warned(turn: Turn, course: Course | None) -> str:

@@ -364,7 +364,8 @@ def _end(story: Story) -> str:
     if took_s is None:
         return "It was not relieved, as far as is known."
     relieved = [turn for turn in story.incident.turns if turn["what"] == "relieved"]
-    left = f", at {usage(relieved[-1])}" if relieved else ""
+    why = relieved[-1].get("reason") if relieved else None
+    left = f", at {usage(relieved[-1])}" if relieved and not why else f": {why}" if why else ""
     if story.incident.dry_run:
         return f"The pressure passed by itself after {size.seconds(took_s)}{left}."
     if not story.deaths:
