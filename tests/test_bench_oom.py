@@ -218,6 +218,10 @@ def test_settings_are_changed_where_they_are() -> None:
         daemons.with_keys(text, {"loud": "1"})
 
 
+def test_earlyoom_is_told_the_line_in_its_own_percent() -> None:
+    assert "-m 13,13 " in daemons.earlyoom_options(96 << 20, 760 << 20)
+
+
 @pytest.mark.parametrize("swapping", [False, True])
 def test_oomd_gets_rules_that_are_json(swapping: bool) -> None:
     rules = json.loads(daemons.oomd_rules(600, swapping))["rulesets"]

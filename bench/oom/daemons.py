@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vmtest import inside
 
-from bench.oom.meter import Ground
+from bench.oom.meter import LINE_SHARE, Ground
 
 QUIET_SHARE = 0.03  # of a CPU: a daemon that uses less has started
 QUIET_LOOK_S = 0.5
@@ -105,6 +105,21 @@ def oomd_rules(users_mib: int, swapping: bool) -> str:
     return json.dumps({"rulesets": rules}, indent=1)
 
 
+# earlyoom's percentages are of what user space can have, which is less than all memory.
+def _tune_earlyoom() -> None:
+    rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    kib = {name.rstrip(":"): int(size) for name, size, *_ in rows}
+    users = kib["MemAvailable"] + kib["AnonPages"]
+    text = earlyoom_options(round(kib["MemTotal"] * LINE_SHARE), users)
+    Path("/etc/default/earlyoom").write_text(text)
+
+
+def earlyoom_options(line: int, users: int) -> str:
+    """SIGKILL at the line: in whole percent, rounded up."""
+    percent = -(-100 * line // users)
+    return f'EARLYOOM_ARGS="-r 3600 -m {percent},{percent} -s 10,10"\n'
+
+
 def _tune_kernel() -> None:
     generations = Path("/sys/kernel/mm/lru_gen")
     (generations / "enabled").write_text("y")
@@ -152,8 +167,9 @@ DAEMONS = {
             {
                 "default": Setting("as packaged: SIGTERM at 10 %, SIGKILL at 5 %"),
                 "tuned": Setting(
-                    "`-m 10,10 -s 10,10`: SIGKILL at the line",
-                    {"/etc/default/earlyoom": 'EARLYOOM_ARGS="-r 3600 -m 10,10 -s 10,10"\n'},
+                    "`-m N,N -s 10,10`: SIGKILL at the line, which is N % of what user space can"
+                    " have",
+                    prepare=_tune_earlyoom,
                 ),
             },
         ),

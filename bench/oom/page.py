@@ -27,7 +27,8 @@ act at 5 %. *Tuned* is at the line for all who can be told so.
 - *To the signal*: from the line to the first SIGKILL or SIGTERM that somebody died of, by the
   kernel's tracepoint, whoever sent it. Negative: before the line.
 - *Memory back*: from the line until as much as the line is left again, and stays so to the end.
-  *never*: not within the run ({limit} s; a leak into swap has more).
+  *never*: not within the run ({limit} s; a leak into swap has more), or the daemon was content with
+  less, as those by their defaults may be that kill small processes one by one.
 - *Killed*: processes, all runs; *for nothing*: those that were none of the workload's culprits, or
   more of them than it took. *First right*: the first to die was a culprit, of the runs in which
   somebody was killed.
