@@ -1,4 +1,4 @@
-"""How often the scout measures a tree: far from its line seldom, and a victim's release often."""
+"""How often is read: far from the line seldom, a victim's release often, never all the time."""
 
 import os
 import subprocess
@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 
 from memreap.decide.policy import Policy
+from memreap.guard.core import TURNS_SHARE, Core
 from memreap.guard.reading import Mark
-from memreap.guard.scout import BRANCH_AWAITED_S, Scout
+from memreap.guard.scout import BRANCH_AWAITED_S, QUICK_SHARE, Scout
 from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Line
 
@@ -69,3 +71,57 @@ def test_a_tree_is_measured_often_while_a_victim_of_it_is_waited_for(victim: int
     scout._measure("tree:1")
     assert told.said[-1]["next_s"] > 4 * BRANCH_AWAITED_S, "its memory is back"
     scout._obey({"forget": "tree:1"})
+
+
+def burn(seconds: float) -> None:
+    """Take so much CPU time, as everything does on a slow machine."""
+    end_s = time.thread_time() + seconds
+    while time.thread_time() < end_s:
+        pass
+
+
+class Hearing(Told):
+    """A line on which nothing comes, for a while."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._until_s = time.monotonic() + seconds
+
+    def hear(self, timeout_s: float | None) -> None:
+        if time.monotonic() > self._until_s:
+            raise EOFError
+        time.sleep(min(timeout_s or 0.0, 0.05))
+
+
+def test_looks_take_a_share_of_a_cpu_however_long_each_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scout = Scout(cast("Line", Hearing(1.0)), Policy(), Mark(), os.getpid())
+    scout._wards["system"] = cast("Any", None)
+    looks = []
+
+    def look(name: str, number: int, *, quick: bool) -> None:
+        looks.append((name, number, quick))
+        burn(0.04)
+
+    monkeypatch.setattr(scout, "look", look)
+    scout._watch("system", 0.05)
+    began_s = time.thread_time()
+    scout.serve()
+    assert len(looks) >= 2
+    assert time.thread_time() - began_s < 1.5 * QUICK_SHARE, "of the second that it lasted"
+
+
+def test_turns_take_a_share_of_a_cpu_however_long_each_takes() -> None:
+    core = Core.__new__(Core)
+    core._turn_s, core._realm = 0.04, mock.Mock()
+    core._settle_watch = mock.Mock()  # type: ignore[method-assign]
+    core._interval_s = mock.Mock(return_value=0.005)  # type: ignore[method-assign]
+    core._step = mock.Mock()  # type: ignore[method-assign]
+    post = mock.Mock(gauge=mock.Mock(), figures=None)
+    core._settings = mock.Mock()
+    core._measure(post, 100.0, 100.0, mock.Mock())
+    assert post.due_s == pytest.approx(100.0 + 0.04 / TURNS_SHARE)
+    core._turn_s = 0.0001
+    core._measure(post, 100.0, 100.0, mock.Mock())
+    assert post.due_s == pytest.approx(100.005), "fast ones as often as ever"

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import select
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Worker
 from memreap.reap import reaper
 from memreap.reap.boost import Boost
-from memreap.reap.execution import Execution
+from memreap.reap.execution import STANDBY_PREPARE_S, Execution
+from memreap.reap.standby import Standbys
 from memreap.reap.victim import identify
 from memreap.reap.volley import Volley
 from memreap.victims import stage
@@ -248,6 +250,47 @@ def test_a_reaper_that_dies_at_once_saves_no_victim(
     assert time.monotonic() - start_s < 1.0
 
 
+@pytest.mark.parametrize("late_s", [0.0, 0.3])
+def test_a_reaper_in_waiting_that_is_late_leaves_out_what_only_helps(
+    late_s: float, sleeper: Callable[[], int], finish: Finish
+) -> None:
+    standbys = Standbys(1)
+    standbys.refill()
+    execution = Execution(identify(sleeper()), "always", 5.0)
+    try:
+        execution.start(time.monotonic() - late_s, standbys.take())
+        outcome = finish(execution).outcome
+    finally:
+        execution.victim.close()
+        standbys.close()
+    assert outcome is not None
+    assert outcome.outcome == "exited"
+    assert ("held: there was no time" in outcome.reason) is (late_s > reaper.LATE_S)
+    assert "did not kill in time" not in outcome.reason
+
+
+def test_a_reaper_in_waiting_that_does_not_come_at_all_saves_no_victim(
+    sleeper: Callable[[], int], finish: Finish
+) -> None:
+    standbys = Standbys(1)
+    standbys.refill()
+    standby = standbys.take()
+    assert standby is not None
+    os.kill(standby.worker.pid, signal.SIGSTOP)
+    execution = Execution(identify(sleeper()), "auto", 5.0)
+    start_s = time.monotonic()
+    try:
+        execution.start(start_s, standby)
+        outcome = finish(execution).outcome
+    finally:
+        execution.victim.close()
+    assert outcome is not None
+    assert outcome.outcome == "exited"
+    assert "did not kill in time" in outcome.reason
+    assert execution.killed_s is not None
+    assert STANDBY_PREPARE_S <= execution.killed_s - start_s < STANDBY_PREPARE_S + 0.3
+
+
 def test_descriptors_beyond_1024_are_no_trouble(
     sleeper: Callable[[], int], reap: Reap, starved_of_descriptors: Callable[[int], None]
 ) -> None:
@@ -342,3 +385,23 @@ def test_one_that_hangs_in_exec_keeps_nobody_else_from_being_reaped(
     finally:
         host.terminate()  # type: ignore[attr-defined]
         host.wait(5)  # type: ignore[attr-defined]
+
+
+def test_a_reap_that_comes_after_the_exit_began_to_hang_says_so(
+    possible: dict[str, str | None], finish: Finish
+) -> None:
+    if reason := possible["hung-aio"]:
+        pytest.skip(reason)
+    with stage("hung-aio", SIZE_BYTES) as staged:
+        execution = Execution(identify(staged.pid), "never", 0.7)
+        os.kill(staged.pid, signal.SIGKILL)
+        time.sleep(0.3)  # it waits in exit_aio, and has let go of its mm
+        try:
+            execution.start(time.monotonic())
+            outcome = finish(execution).outcome
+        finally:
+            execution.victim.close()
+    assert outcome is not None
+    assert outcome.outcome == "stuck"
+    assert outcome.released_bytes == 0
+    assert outcome.reason.startswith("the reap came too late")

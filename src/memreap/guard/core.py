@@ -54,6 +54,9 @@ BUSY_INTERVAL_S = 0.005  # between readings while something is under way
 WAITING_SHARE = 0.05
 WAITING_INTERVAL_MAX_S = 0.05
 HELPLESS_INTERVAL_S = 0.25
+# Of a CPU, at most, for readings: on a slow machine, where a turn takes milliseconds, more would
+# be taken from the very processes whose end is awaited.
+TURNS_SHARE = 0.2
 LOOK_WAIT_S = 0.1  # how long a choice waits for a fresh look, beyond twice what one takes
 UNSEEN_WAIT_S = 2.0
 DISCOVER_S = 10.0
@@ -104,6 +107,7 @@ class Core:
         self._lacking: list[str] = []
         self._statuses: list[tuple[int, float]] = []
         self._slept_s = clock.slept_s()
+        self._turn_s = 0.0  # of CPU time that a turn takes, of late
         self._polled: dict[int, int] = {}  # what the poller waits for
         self._poller = select.poll()
         self._quiet_s = self._pet_s = self._discover_s = self._gauges_s = 0.0
@@ -157,7 +161,7 @@ class Core:
         while not self._done and (self._posts or self._absent):
             self._doze()
             rang = self._wait()
-            now_s = time.monotonic()
+            now_s, began_s = time.monotonic(), time.thread_time()
             self._note_sleep(now_s)
             self._answer_alarms(rang, now_s)
             self._hear_signals(now_s)
@@ -167,6 +171,7 @@ class Core:
             self._read(now_s)
             self._tick(now_s)
             self._keep(now_s)
+            self._turn_s += (time.thread_time() - began_s - self._turn_s) / 8
         self._end()
 
     def _tell_ready(self) -> None:
@@ -402,7 +407,7 @@ class Core:
             Measured(post.name, read_s, figures.usage_bytes, post.victim_bytes, stalled=stalled),
         )
         if not isinstance(post.gauge, TreeGauge):
-            post.due_s = now_s + self._interval_s(post, now_s)
+            post.due_s = now_s + max(self._interval_s(post, now_s), self._turn_s / TURNS_SHARE)
         self._settle_watch(post, now_s)
 
     def _interval_s(self, post: Post, now_s: float) -> float:

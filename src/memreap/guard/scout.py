@@ -34,6 +34,8 @@ ENOUGH_SHARE = 0.05  # of a node: who holds so much, whose end is relief
 CRUMB_SHARE = 0.1  # of what the largest holds on a node: who has less does not count beside it
 FULL_AGE_MAX_S = 0.5  # how long a look at those known to be large may stand in for all
 FULL_SHARE = 0.2  # what full looks may cost of a CPU, while a domain is watched
+QUICK_SHARE = 0.2  # and quick ones
+BRANCH_SHARE = 0.5  # and readings of a tree: by them alone is it known to be over its line
 BRANCH_FLOOR_S = 0.002
 BRANCH_AWAITED_S = 0.05  # at most, while a victim of it still has memory to give back
 CGROUP_MAX = 300  # characters of its path that are kept for the record
@@ -86,8 +88,10 @@ class Scout:
             now_s = time.monotonic()
             for name, watched in list(self._watched.items()):
                 if now_s >= watched.due_s and name in self._wards:
+                    began_s = time.thread_time()
                     self.look(name, 0, quick=True)
-                    watched.due_s = time.monotonic() + watched.every_s
+                    pause_s = (time.thread_time() - began_s) / QUICK_SHARE
+                    watched.due_s = time.monotonic() + max(watched.every_s, pause_s)
             for name, due_s in list(self._branch_due.items()):
                 if now_s >= due_s:
                     self._measure(name)
@@ -194,10 +198,11 @@ class Scout:
 
     def _measure(self, name: str) -> None:
         branch = cast("Branch", self._wards[name])
-        now_s = time.monotonic()
+        now_s, began_s = time.monotonic(), time.thread_time()
         usage_bytes = branch.meter.read(now_s)
+        floor_s = max(BRANCH_FLOOR_S, (time.thread_time() - began_s) / BRANCH_SHARE)
         if usage_bytes is None:
-            self._branch_due[name] = now_s + BRANCH_FLOOR_S
+            self._branch_due[name] = now_s + floor_s
             return
         before_s, before_bytes = self._branch_last.get(name, (now_s, usage_bytes))
         growth = (usage_bytes - before_bytes) / max(now_s - before_s, 1e-6)
@@ -206,7 +211,7 @@ class Scout:
         interval_s = pace.interval_s(usage_bytes, limit_bytes, growth)
         if branch.meter.victim_bytes:  # patience hangs on what is seen of its release
             interval_s = min(interval_s, BRANCH_AWAITED_S)
-        interval_s = max(BRANCH_FLOOR_S, interval_s)
+        interval_s = max(floor_s, interval_s)
         self._branch_due[name] = now_s + interval_s
         members = [m.identity for m in branch.tree if m.dying_bytes is None][:GROUP_MAX]
         measured = {

@@ -6,6 +6,7 @@ Nothing here blocks: the reaper is a worker that may be given up, exit is told b
 """
 
 import errno
+import math
 import os
 import time
 from dataclasses import replace
@@ -25,7 +26,10 @@ from memreap.reap.survey import Found
 from memreap.reap.victim import Victim
 
 PREPARE_S = 1.0  # how long a reaper may take until its kill; then the owner kills
-STANDBY_PREPARE_S = 0.2  # one that waited is late only where nothing has memory or a CPU any more
+# One that waited leaves out what only helps once it is late, and kills; so it does not come only
+# where nothing has memory or a CPU any more. To kill without it may lose the memory for good: a
+# victim that waits in exit_aio cannot be reaped by whoever begins then.
+STANDBY_PREPARE_S = 0.5
 DISMISS_S = 0.2
 EXIT_GRACE_S = 0.5  # how long a released victim may take to exit before it counts as hanging
 UNWITNESSED_S = 0.1  # how long a reap without a witness waits for the exit to speak for it
@@ -93,7 +97,14 @@ class Execution:
         if standby is not None:
             self._clapper = standby.clapper
         order = Order(
-            self.victim, self._hold, several, self._clapper, self._timeout_s, go, self._among
+            self.victim,
+            self._hold,
+            several,
+            self._clapper,
+            self._timeout_s,
+            go,
+            self._among,
+            now_s if standby is not None else math.inf,  # where nobody waits, nothing is urgent
         )
         self._worker = standby.employ(order) if standby else None
         if self._worker is None:
@@ -288,6 +299,8 @@ class Execution:
             told.insert(0, self._how_without_reap())
         elif evidence.reaped:
             told.insert(0, "process_mrelease took all it can take")
+        elif evidence.mrelease == errno.ESRCH and self._exited_s is None:
+            told.insert(0, "the reap came too late: its exit has the memory, and hangs with it")
         else:
             told.insert(0, _WHY.get(evidence.mrelease, os.strerror(evidence.mrelease)))
         if evidence is not None and (evidence.usage_fell_bytes or 0) > 0:

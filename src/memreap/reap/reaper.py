@@ -34,6 +34,7 @@ from memreap.reap.victim import Victim
 SECOND_HAND_BYTES_MIN = 32 << 20  # below, the reap is done before a second hand has begun
 SECOND_HAND_NAP_S = 0.0002
 RETRY_NAP_S = 0.002
+LATE_S = 0.1  # since the order: from then on the kill comes before what only helps it
 WITNESS_NAP_S = 0.0003
 WITNESS_WAIT_S = 0.05
 _STATE = struct.Struct("d?")  # when SIGKILL was sent; whether it was called off
@@ -79,6 +80,7 @@ class Order:
     timeout_s: float
     go: tuple[int, int] | None  # a pipe whose end says that somebody else killed; None: kill
     among: list[int] | None  # who may share the memory; None: anybody
+    since_s: float  # when it was given (CLOCK_MONOTONIC)
 
 
 class SecondHand(threading.Thread):
@@ -139,8 +141,8 @@ class Reaper:
         usage_bytes = self._usage_bytes()
         if self._join_latecomers(line):
             return
-        hands = self._call_second_hand()
-        held = self._seize(hands)
+        hands = 1 if self._late else self._call_second_hand()
+        held = "not held: there was no time" if self._late else self._seize(hands)
         boost = Boost(self._processes, self._proc)
         if order.go is not None and not self._wait_for_kill(order.go[0], line):
             boost.undo()
@@ -164,6 +166,11 @@ class Reaper:
             usage_fell_bytes=fell_bytes,
         )
         line.say({"evidence": asdict(evidence)})
+
+    @property
+    def _late(self) -> bool:
+        """Whether the machine is so slow that the kill must not wait any longer."""
+        return self._order.go is None and time.monotonic() - self._order.since_s > LATE_S
 
     def _join_latecomers(self, line: Line) -> bool:
         """Let die with it who came to share the mm since the survey; True if one must not."""

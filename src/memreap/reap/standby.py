@@ -88,6 +88,7 @@ def _message(order: Order) -> dict[str, object]:
         "several": order.several,
         "timeout_s": order.timeout_s,
         "among": order.among,
+        "since_s": order.since_s,
         "go": order.go is not None,
     }
 
@@ -108,6 +109,7 @@ def _order(message: dict[str, Any], fds: list[int], clapper: Clapper) -> Order:
         message["timeout_s"],
         go,
         message["among"],
+        message["since_s"],
     )
 
 

@@ -150,6 +150,7 @@ class Seam:
             monotonic=lambda: self.world.machine.now_s,
             time=lambda: self.world.machine.now_s + self.world.machine.wall_offset_s,
             sleep=self._sleep,
+            thread_time=lambda: 0.0,
             strftime=lambda _: "00:00:00",
         )
         system = types.SimpleNamespace(
