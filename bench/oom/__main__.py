@@ -26,7 +26,7 @@ SETTINGS = ("default", "tuned")
     "--out",
     type=click.Path(path_type=Path),
     default=DOCS / "peers.jsonl",
-    help="Every run, a line each; those that are there are not run again.",
+    help="Every run, a line each; those that are there are not run again. The page lies beside.",
 )
 @click.option("--quick", is_flag=True, help="One run of few workloads: a look, not a result.")
 @click.option("--page", "only_page", is_flag=True, help="Run nothing: the page, of what is there.")
@@ -52,8 +52,8 @@ def main(
                 click.echo(line)
         except NotReadyError as error:
             raise click.ClickException(str(error)) from error
-    page.write(archive.records(), DOCS / "peers.md")
-    plots.write(archive.runs(), DOCS)
+    page.write(archive.records(), out.with_suffix(".md"))
+    plots.write(archive.runs(), out.parent)
 
 
 if __name__ == "__main__":
