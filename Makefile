@@ -41,7 +41,7 @@ vm-setup: $(VENV)/ready ## Guests for the tests: QEMU and a kernel (root; Debian
 
 vmtest: ## Everything in guests: three Debian releases and their kernels (root; half an hour)
 	@$(MAKE) --no-print-directory vm-setup VM_SUITES="bookworm trixie sid"
-	@$(BIN)/pytest -m vm
+	@MEMREAP_VM_SUITES="bookworm trixie sid" $(BIN)/pytest -m vm
 	@for kernel in trixie sid; do echo "the small guest, with the kernel of $$kernel"; \
 		MEMREAP_VM_KERNEL=$$kernel $(BIN)/pytest tests/test_vm_guard.py || exit 1; done
 

@@ -7,6 +7,7 @@ can be written out and read again. It boots in some ten seconds, not three.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vmtest import guest, project, roots
 from vmtest.guest import Result, Software
@@ -67,6 +68,6 @@ class Machine(guest.Guest):
         return Software(root.kernel, root.initrd, drives, APPEND)
 
 
-def run(script: str | Path, **options: object) -> Result:
+def run(script: str | Path, **options: Any) -> Result:
     """Boot a ``Machine`` of these options and run a script, Python source, in it."""
-    return Machine(**options).run(script)  # type: ignore[arg-type]
+    return Machine(**options).run(script)
