@@ -289,3 +289,37 @@ def test_archive_is_what_cpio_reads() -> None:
 def test_a_swap_that_is_none_is_refused(spec: str, booted: Callable[..., guest.Result]) -> None:
     with pytest.raises(ValueError, match="not a s"):
         booted("", swap=spec)
+
+
+def test_a_guest_whose_cpu_the_emulator_stopped_gets_another_try(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tries = []
+
+    def stall_once(_self: object, _script: object) -> guest.Result:
+        tries.append(1)
+        if len(tries) == 1:
+            raise guest.StalledError("stalled", tmp_path / "console", guest.Result())
+        return guest.Result(exit_code=0)
+
+    monkeypatch.setattr(guest.Guest, "_run", stall_once)
+    assert guest.run("").exit_code == 0
+    assert "stalled; console: " in capsys.readouterr().err
+
+    def stall(_self: object, _script: object) -> guest.Result:
+        raise guest.StalledError("stalled", tmp_path / "console", guest.Result())
+
+    monkeypatch.setattr(guest.Guest, "_run", stall)
+    with pytest.raises(guest.HungError):
+        guest.run("")
+
+
+@needs_a_guest
+def test_a_stall_is_seen_before_the_time_is_over(booted: Callable[..., guest.Result]) -> None:
+    """As the kernel writes it; nothing else may end a guest early."""
+    began_s = time.monotonic()
+    line = f"<3>{guest.STALLED}0\n"
+    script = f"open('/dev/kmsg', 'w').write({line!r})\nimport time\ntime.sleep(60)"
+    with pytest.raises(guest.StalledError):
+        booted(script, timeout_s=60)
+    assert time.monotonic() - began_s < 50, "two tries"
