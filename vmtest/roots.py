@@ -157,8 +157,8 @@ def _build(of: Suite, folder: Path, fresh: Path) -> None:
     _settle(of, tree)
     shutil.copy(kernel.image, fresh / "vmlinuz")
     (fresh / "initrd").write_bytes(_initrd(kernel, unpacked))
-    unpacked.rename(fresh / "kernel")
     (fresh / "about.json").write_text(json.dumps({"kernel": kernel.version} | _versions(tree)))
+    unpacked.rename(fresh / "kernel")
     _disk(tree, fresh / "disk")
 
 
