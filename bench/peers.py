@@ -8,13 +8,15 @@ machine's own apt and unpacked into the user's cache, with the libc it was built
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from vmtest.apt import Apt
+from vmtest.cache import NotReadyError
 
 from bench.row import Row
 from bench.tracer import Tracer, tracer
@@ -24,7 +26,6 @@ from memreap.linux.procfs import Procfs
 
 MIB = 1 << 20
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "memreap-bench"
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 NEIGHBOURS = 3 * (os.cpu_count() or 1)
 LIMIT_S = 5.0
 LOOK_S = 0.0005
@@ -132,43 +133,10 @@ def fetch_earlyoom() -> list[str]:
     """earlyoom's command, fetched once. Raises RuntimeError where apt cannot give it."""
     root = CACHE / "sid"
     if not (root / "usr/bin/earlyoom").exists():
-        _fetch(root, ["earlyoom", "libc6"])
+        try:
+            Apt.of("sid", CACHE / "apt").unpack(["earlyoom", "libc6"], root)
+        except NotReadyError as error:
+            raise RuntimeError(f"cannot fetch earlyoom from Debian sid: {error}") from error
     libraries = next(root.glob("usr/lib/*-linux-gnu"))
     loader = next(libraries.glob("ld-linux*.so.*"))
     return [str(loader), "--library-path", str(libraries), str(root / "usr/bin/earlyoom")]
-
-
-def _fetch(root: Path, packages: list[str]) -> None:
-    """Packages of sid from the machine's own mirror, unpacked and not installed."""
-    apt = CACHE / "apt"
-    for folder in ("lists/partial", "archives/partial"):
-        (apt / folder).mkdir(parents=True, exist_ok=True)
-    (apt / "sources.list").write_text(f"deb [signed-by={KEYRING}] {_mirror()} sid main\n")
-    (apt / "status").write_text("")
-    options = [
-        f"Dir::Etc::sourcelist={apt}/sources.list", "Dir::Etc::sourceparts=-",
-        f"Dir::State::lists={apt}/lists", f"Dir::State::status={apt}/status",
-        f"Dir::Cache={apt}", "APT::Sandbox::User=root",
-    ]  # fmt: skip
-    flags = [part for option in options for part in ("-o", option)]
-    run = ["apt-get", "-qq", *flags]
-    try:
-        subprocess.run([*run, "update"], check=True)
-        subprocess.run([*run, "download", *packages], check=True, cwd=apt / "archives")
-        for package in (apt / "archives").glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise RuntimeError(f"cannot fetch earlyoom from Debian sid: {error}") from error
-
-
-def _mirror() -> str:
-    """Where this machine's apt gets Debian from."""
-    files = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
-    for file in files:
-        if file.is_file():
-            found = re.search(
-                r"^(?:deb\s.*?|URIs:\s*)(\w+://\S*debian/?)\s*(?:\s|$)", file.read_text(), re.M
-            )
-            if found:
-                return found[1]
-    raise RuntimeError("no Debian mirror in /etc/apt")

@@ -83,7 +83,7 @@ class Root:
     @property
     def kernel(self) -> Path:
         """What QEMU boots."""
-        return self.directory / "vmlinuz"
+        return self.unpacked.image
 
     @property
     def initrd(self) -> Path:
@@ -155,7 +155,6 @@ def _build(of: Suite, folder: Path, fresh: Path) -> None:
     kernel = cache.Kernel(unpacked)
     _modules(unpacked, tree, kernel.version)
     _settle(of, tree)
-    shutil.copy(kernel.image, fresh / "vmlinuz")
     (fresh / "initrd").write_bytes(_initrd(kernel, unpacked))
     (fresh / "about.json").write_text(json.dumps({"kernel": kernel.version} | _versions(tree)))
     unpacked.rename(fresh / "kernel")
