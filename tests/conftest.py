@@ -19,7 +19,7 @@ from typing import Any
 import click
 import pytest
 from tests.guarding import Guard, Hog, alive
-from vmtest import cache, guest, roots
+from vmtest import cache, emulator, guest, roots
 
 from memreap.linux import cgroups, scheduling
 from memreap.linux.procfs import Procfs
@@ -261,7 +261,8 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., g
         if kernel:
             roots.ready(kernel)
         else:
-            cache.ready()
+            cache.newest()
+        emulator.ready()
     except cache.NotReadyError as error:
         pytest.skip(str(error))
     with pytest.MonkeyPatch.context() as patch:  # consoles of guests that died stay in there

@@ -85,7 +85,7 @@ with guard("system", config=SYSTEM) as core, inside.hog(20 * MIB, name="bystande
                 more.update(code=hog.wait(), living=living(bystander))
     time.sleep(2.5)  # hands are made anew
     with story("two hogs", core, "relieved", "outcome") as more:
-        with inside.hog(110 * MIB, name="smaller") as smaller:
+        with inside.hog(70 * MIB, name="smaller") as smaller:
             smaller.wait_full()
             with inside.hog(400 * MIB, name="larger", rate_bytes_per_s=60 * MIB) as larger:
                 larger.wait()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from vmtest import cache, cpio, guest, setup
+from vmtest import cache, cpio, emulator, guest, setup
 
 MIB = 1 << 20
 needs_a_guest = pytest.mark.vm
@@ -240,7 +240,7 @@ def test_setup_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "apt-get": 'echo "W: something" >&2; echo "E: Failed to fetch it" >&2; exit 100',
         "apt-cache": "echo '  Depends: linux-image-6.1.0-1-cloud-amd64'",
         "dpkg-deb": "exit 1",
-        cache.QEMU: "exit 1",
+        emulator.PROGRAM: "echo QEMU emulator version 10.0.1",
     }.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)

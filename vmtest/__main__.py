@@ -36,7 +36,7 @@ def main() -> None:
     help="Build a whole Debian of this suite, too; as often as you like.",
 )
 def setup_command(update: bool, suites: tuple[str, ...]) -> None:
-    """Install QEMU, download a kernel into the cache: as root, on Debian or Ubuntu.
+    """Bring QEMU and a kernel into the cache: as root, on Debian or Ubuntu.
 
     Where all is there it returns at once. A suite takes some two minutes and 1.5 GB.
     """

@@ -84,10 +84,17 @@ class Apt:
         return _DEPENDS.findall(command("apt-cache", *self.options, "depends", package))
 
     def unpack(self, packages: list[str], root: Path) -> None:
-        """Download and unpack, without installing."""
+        """Download and unpack these, without installing."""
+        self._unpack(("download", *packages), root)
+
+    def unpack_whole(self, package: str, root: Path) -> None:
+        """The same with all that it depends on."""
+        self._unpack(("install", "--download-only", "--no-install-recommends", package), root)
+
+    def _unpack(self, getting: tuple[str, ...], root: Path) -> None:
         place = self.directory / "archives"
         for old in place.glob("*.deb"):
             old.unlink()
-        command("apt-get", "-qq", *self.options, "download", *packages, cwd=place)
+        command("apt-get", "-qq", *self.options, *getting, cwd=place)
         for archive in sorted(place.glob("*.deb")):
             command("dpkg-deb", "-x", str(archive), str(root))

@@ -1,14 +1,12 @@
 """What a guest is made from, where it lies on this machine, and what is missing.
 
-One directory, ``$XDG_CACHE_HOME/memreap/vmtest``: a folder for every kernel, and packed images.
+One directory, ``$XDG_CACHE_HOME/memreap/vmtest``: a folder for every kernel, packed images, QEMU.
 """
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-QEMU = "qemu-system-x86_64"
 SETUP = "python -m vmtest setup"
 
 
@@ -64,12 +62,8 @@ def kernels() -> list[Kernel]:
     return [Kernel(path) for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)]
 
 
-def ready() -> Kernel:
-    """The kernel to boot. Raises NotReadyError, with what to do, where anything is missing."""
-    if os.uname().machine != "x86_64":
-        raise NotReadyError(f"the guest is x86_64, this machine is {os.uname().machine}")
-    if shutil.which(QEMU) is None:
-        raise NotReadyError(f"no {QEMU}: {SETUP}, as root")
+def newest() -> Kernel:
+    """The kernel to boot. Raises NotReadyError, with what to do, where there is none."""
     if not (found := kernels()):
         raise NotReadyError(f"no kernel in {directory()}: {SETUP}, as root")
     return found[0]

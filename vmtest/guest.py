@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from memreap import size
-from vmtest import cache, image, roots
+from vmtest import cache, emulator, image, roots
 
 # Without what a test of memory never asks for; whatever the kernel objects to ends the guest.
 KERNEL = (
     "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr cryptomgr.notests"
     " random.trust_cpu=on no_timer_check tsc=reliable reboot=t"
 )
-QBOOT = Path("/usr/share/qemu/qboot.rom")
 TAIL_LINES = 5
 # What a guest's kernel says when the emulator has stopped one of its CPUs for good: now and then
 # QEMU 7.2 without KVM does so.
@@ -155,7 +153,7 @@ class Guest:
 
     def _software(self, folder: Path, source: str, options: dict[str, object]) -> Software:
         """What this machine boots, made in ``folder``. Raises NotReadyError."""
-        kernel = roots.ready(self.kernel).unpacked if self.kernel else cache.ready()
+        kernel = roots.ready(self.kernel).unpacked if self.kernel else cache.newest()
         initrd = folder / "initrd"
         initrd.write_bytes(image.base(kernel) + image.ours(source, options, self.files))
         return Software(kernel.image, initrd, append="rootfstype=ramfs")
@@ -171,11 +169,11 @@ class Guest:
         return (0, f"zram:{size_bytes}") if kind == "zram" else (size_bytes, "disk")
 
     def _argv(self, software: Software, folder: Path) -> list[str]:
+        qemu = emulator.ready()
         return [
             *_dying_with_us(),
-            *(cache.QEMU, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
-            *_acceleration(),
-            *(("-bios", str(QBOOT)) if self.qboot and QBOOT.exists() else ()),
+            *(*qemu.argv, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
+            *(*qemu.acceleration(), *qemu.firmware(qboot=self.qboot)),
             *("-m", f"{self.memory_bytes >> 20}", "-smp", str(self.cpus)),
             *self._nodes(),
             *("-serial", f"file:{folder}/console", "-serial", f"file:{folder}/frames"),
@@ -241,14 +239,6 @@ def run(script: str | Path, **options: Any) -> Result:
 def _dying_with_us() -> list[str]:
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
-
-
-def _acceleration() -> list[str]:
-    """KVM where the CPU says that it can, and not only a device node is there."""
-    flags = Path("/proc/cpuinfo").read_text()
-    if os.access("/dev/kvm", os.R_OK | os.W_OK) and re.search(r"\b(vmx|svm)\b", flags):
-        return ["-accel", "kvm", "-cpu", "host"]
-    return ["-accel", "tcg,thread=multi", "-cpu", "qemu64,+rdrand"]
 
 
 def _lines(

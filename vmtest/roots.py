@@ -6,7 +6,6 @@ in the cache, one folder a suite and recipe, and are never written to again.
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmtest import apt, cache, cpio, modules
+from vmtest import apt, cache, cpio, emulator, modules
 from vmtest.cache import NotReadyError
 
 FORMAT = 1  # to be raised where the same lists are built into something else
@@ -118,11 +117,10 @@ def place(of: Suite) -> Path:
 
 def ready(name: str) -> Root:
     """Raises NotReadyError, with what to do, where it is not built."""
-    if os.uname().machine != "x86_64":
-        raise NotReadyError(f"the guest is x86_64, this machine is {os.uname().machine}")
     found = place(suite(name))
-    if shutil.which(cache.QEMU) is None or not found.is_dir():
+    if not found.is_dir():
         raise NotReadyError(f"no guest of {name} here: {cache.SETUP} --suite {name}, as root")
+    emulator.ready()
     return Root(found)
 
 

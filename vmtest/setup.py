@@ -1,6 +1,6 @@
-"""Bring what guests need: QEMU through apt; a kernel, unpacked into the cache; whole Debians.
+"""Bring what guests need: QEMU and a kernel, unpacked into the cache; whole Debians.
 
-QEMU and debootstrap are installed, where they are not there; of kernels and suites nothing is.
+What builds a Debian is installed, where it is not there; of QEMU, kernels and suites nothing is.
 """
 
 import contextlib
@@ -10,11 +10,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from vmtest import apt, cache, roots
+from vmtest import apt, cache, emulator, roots
 from vmtest.cache import Kernel, NotReadyError
 from vmtest.roots import Root
 
-QEMU_PACKAGE = "qemu-system-x86"
 # Debian's and Ubuntu's; each depends on the kernel of the day.
 KERNEL_METAPACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")
 _DEPENDS = re.compile(r"(?:Depends|Suggests): (linux-(?:image|modules|modules-extra)-\d\S+)")
@@ -29,7 +28,8 @@ def setup(*, update: bool = False) -> Kernel:
     """
     if not update:
         with contextlib.suppress(NotReadyError):
-            return cache.ready()
+            emulator.ready()
+            return cache.newest()
     if os.geteuid() != 0:
         raise NotReadyError("set-up installs packages: run it as root")
     for tool in ("apt-get", "apt-cache", "dpkg-deb"):
@@ -44,7 +44,7 @@ def setup(*, update: bool = False) -> Kernel:
         _bring(update)
     except NotReadyError as error:
         raise trouble or error from None
-    return cache.ready()
+    return cache.newest()
 
 
 def build(suite: str, *, update: bool = False) -> Root:
@@ -62,8 +62,7 @@ def build(suite: str, *, update: bool = False) -> Root:
 
 
 def _bring(update: bool) -> None:
-    if shutil.which(cache.QEMU) is None:
-        apt.command("apt-get", "install", "-y", "-qq", "--no-install-recommends", QEMU_PACKAGE)
+    emulator.bring()
     if update or not cache.kernels():
         _fetch(_kernel_packages())
 
