@@ -9,6 +9,7 @@ import pytest
 from bench.oom import daemons, meter, page, plots, runs, signals, verdict
 from bench.oom import round as one_round
 from bench.oom.workloads import WORKLOADS
+from vmtest import guest
 
 TRACE = """# tracer: nop
 #
@@ -180,32 +181,47 @@ def test_few_guests_serve_many_runs_and_first_runs_come_first() -> None:
     assert {number for boot in boots[:4] for _, number in boot.jobs[:1]} == {1}
 
 
+BEGIN = {"kind": "begin", "daemon": "kernel", "setting": "default", "workload": "tail"}
+
+
 def test_an_interrupted_comparison_goes_on(tmp_path: Path) -> None:
     archive = runs.Archive(tmp_path / "runs.jsonl")
     assert archive.done() == set()
-    begin = {"kind": "begin", "daemon": "kernel", "setting": "default", "workload": "tail"}
-    told: list[dict[str, Any]] = [
-        {"kind": "machine", "versions": {}},
-        begin | {"run": 1},
-        begin | {"kind": "run", "run": 1, "why_ended": "relieved"},
-        begin | {"run": 2},
-    ]
-    assert runs.take(told, verdict.FROZE, archive) == [1, 2]
-    assert archive.done() == {("kernel", "default", "tail", 1), ("kernel", "default", "tail", 2)}
-    assert [record["why_ended"] for record in archive.runs()] == ["relieved", verdict.FROZE]
+    taker = runs.Taker(archive)
+    taker({"kind": "machine", "versions": {}})
+    taker(BEGIN | {"run": 1})
+    taker(BEGIN | {"kind": "run", "run": 1, "why_ended": "relieved"})
+    assert archive.done() == {("kernel", "default", "tail", 1)}, "kept as it is told"
     with open(archive.path, "a") as file:
         file.write('{"kind": "run", "daem')  # the power went
+    assert len(archive.done()) == 1
+    archive.add(BEGIN | {"kind": "run", "run": 3, "why_ended": "relieved"})
     assert len(archive.done()) == 2
-    archive.add(begin | {"kind": "run", "run": 3, "why_ended": "relieved"})
-    assert len(archive.done()) == 3
 
 
-def test_what_a_script_broke_in_is_begun_anew(tmp_path: Path) -> None:
+def test_a_run_in_which_the_guest_froze_is_a_result(tmp_path: Path) -> None:
+    taker = runs.Taker(runs.Archive(tmp_path / "runs.jsonl"))
+    taker(BEGIN | {"run": 1})
+    taker(BEGIN | {"kind": "run", "run": 1, "why_ended": "relieved"})
+    taker(BEGIN | {"workload": "leak", "run": 1})
+    taker.end(verdict.FROZE)
+    assert taker.kept == 2
+    assert [(record["workload"], record["why_ended"]) for record in taker.archive.runs()] == [
+        ("tail", "relieved"), ("leak", verdict.FROZE),
+    ]  # fmt: skip
+
+
+def test_what_a_script_broke_in_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(_machine: object, _script: str, told: guest.Told) -> guest.Result:
+        told(BEGIN | {"run": 1})
+        return guest.Result(exit_code=1, stderr=["OSError: out of luck"])
+
+    monkeypatch.setattr(guest.Guest, "run", break_down)
     archive = runs.Archive(tmp_path / "runs.jsonl")
-    begin: dict[str, Any] = {
-        "kind": "begin", "daemon": "k", "setting": "s", "workload": "tail", "run": 1,
-    }  # fmt: skip
-    assert runs.take([begin], "OSError: out of luck", archive) == []
+    said = runs.run(runs.Boot("kernel", "default", (("tail", 1),)), archive)
+    assert said == "kernel default tail: 0 of 1 runs, OSError: out of luck"
     assert archive.done() == set()
 
 

@@ -37,8 +37,14 @@ class Emulator:
     argv: tuple[str, ...]
     data: Path
 
-    def acceleration(self) -> tuple[str, ...]:
-        """KVM where there is one; else each CPU of the guest has a thread."""
+    def acceleration(self, *, counted: bool = False) -> tuple[str, ...]:
+        """KVM where there is one; else each CPU of the guest has a thread.
+
+        ``counted``: an instruction takes a nanosecond by the guest's clock, its CPUs take turns.
+        What is measured in there is then the same on a slow host, and on a busy one.
+        """
+        if counted:
+            return ("-accel", "tcg,thread=single", "-icount", "shift=0", "-cpu", "qemu64,+rdrand")
         if has_kvm():
             return ("-accel", "kvm", "-cpu", "host")
         return ("-accel", "tcg,thread=multi", "-cpu", "qemu64,+rdrand")

@@ -1,5 +1,6 @@
 """``python -m bench.oom``: run what is missing, then write the page and its drawings."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ SETTINGS = ("default", "tuned")
     default=DOCS / "peers.jsonl",
     help="Every run, a line each; those that are there are not run again. The page lies beside.",
 )
+@click.option("--guests", default=os.cpu_count() or 1, show_default=True, help="At a time.")
 @click.option("--quick", is_flag=True, help="One run of few workloads: a look, not a result.")
 @click.option("--page", "only_page", is_flag=True, help="Run nothing: the page, of what is there.")
 def main(
@@ -37,6 +39,7 @@ def main(
     workload: tuple[str, ...],
     many: int,
     out: Path,
+    guests: int,
     quick: bool,
     only_page: bool,
 ) -> None:
@@ -48,7 +51,7 @@ def main(
         number = 1 if quick else many
         wanted = runs.keys(only or tuple(DAEMONS), setting or SETTINGS, workloads, number)
         try:
-            for line in runs.measure(wanted, archive):
+            for line in runs.measure(wanted, archive, guests):
                 click.echo(line)
         except NotReadyError as error:
             raise click.ClickException(str(error)) from error

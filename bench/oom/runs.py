@@ -4,10 +4,15 @@ A run that was begun and never told of is a result, too: the guest froze, or die
 console is kept beside the file. What was not begun is tried again in another guest.
 """
 
+import fcntl
 import json
+import multiprocessing
 import shutil
+import signal
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +30,8 @@ IN_GUEST = (
 MEMORY_BYTES = 1 << 30
 BOOT_S = 120.0
 BETWEEN_S = 100.0  # that may pass between two runs: settling, starting, clearing away
+SLOWNESS = 8  # at most, of a guest's clock, on the host's
 BOOT_RUNS = 10  # in one guest
-VAIN_BOOTS = 3  # in a row, without a run: then something is wrong with the guests
 
 
 Key = tuple[str, str, str, int]  # daemon, setting, workload, number of the run
@@ -54,7 +59,9 @@ class Boot:
             memory_bytes=MEMORY_BYTES,
             nodes=workload.nodes,
             swap=workload.swap,
-            timeout_s=BOOT_S + sum(WORKLOADS[name].limit_s + BETWEEN_S for name, _ in self.jobs),
+            timeout_s=SLOWNESS
+            * (BOOT_S + sum(WORKLOADS[name].limit_s + BETWEEN_S for name, _ in self.jobs)),
+            counted=True,
             files=files(),
         )
 
@@ -128,6 +135,7 @@ class Archive:
         """One more, and on the disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # several guests are told of at a time
             if file.seek(0, 2) and not _ends_a_line(file.name):
                 file.write(b"\n")
             file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
@@ -148,50 +156,66 @@ def _ends_a_line(path: str) -> bool:
     return Path(path).read_bytes().endswith(b"\n")
 
 
-def measure(wanted: Iterable[Key], archive: Archive) -> Iterator[str]:
-    """Boot until all of these runs are there; what happened, for people."""
-    wanted, vain = list(wanted), 0
-    while left := boots(key for key in wanted if key not in archive.done()):
-        boot = left[min(vain, len(left) - 1)]
-        told, how = run(boot, archive)
-        begun = take(told, how, archive)
-        yield f"{boot}: {len(begun)} of {len(boot.jobs)} runs{f', {how}' if how else ''}"
-        vain = 0 if begun else vain + 1
-        if vain == VAIN_BOOTS:
-            yield f"given up: {vain} guests in a row began no run"
+def measure(wanted: Iterable[Key], archive: Archive, guests: int) -> Iterator[str]:
+    """Boot, so many at a time, until all of these runs are there; what happened, for people.
+
+    Raises NotReadyError.
+    """
+    wanted = list(wanted)
+    while left := boots(set(wanted) - archive.done()):
+        before = len(archive.done())
+        # Ends its processes, and they their guests, whatever happens here.
+        with multiprocessing.Pool(guests, _ready_to_end) as pool:
+            yield from pool.imap_unordered(partial(run, archive=archive), left)
+        if len(archive.done()) == before:
+            yield "given up: in all of these guests no run was begun"
             return
 
 
-def take(told: list[dict[str, Any]], how: str, archive: Archive) -> list[int]:
-    """Keep what a guest told, and what it came to: numbers of the runs it began.
-
-    ``how``: it ended badly, in these words; "" where it ended well.
-    """
-    done = {record["run"] for record in told if record["kind"] == "run"}
-    begun = [record for record in told if record["kind"] == "begin"]
-    for record in told:
-        if record["kind"] != "begin":
-            archive.add(record)
-    for record in begun:
-        if record["run"] not in done and how in (verdict.FROZE, verdict.DIED):
-            archive.add(record | {"kind": "run", "why_ended": how})
-            done.add(record["run"])
-    return [record["run"] for record in begun if record["run"] in done]
+def _ready_to_end() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool's own process hears it
 
 
-def run(boot: Boot, archive: Archive) -> tuple[list[dict[str, Any]], str]:
-    """(all that a guest told, how it ended badly). Raises NotReadyError."""
+def run(boot: Boot, archive: Archive) -> str:
+    """One guest, each run kept as it is told; what came of it, for people. Raises NotReadyError."""
+    taker = Taker(archive)
+    how = ""
     try:
-        result = boot.machine.run(boot.script)
-    except guest.HungError as error:
+        result = boot.machine.run(boot.script, taker)
+        if result.exit_code != 0:
+            how = " ".join(result.stderr[-3:])
+    except guest.GuestError as error:
         archive.keep_console(str(boot), error.console)
-        return error.result.records, verdict.FROZE
-    except guest.DiedError as error:
-        archive.keep_console(str(boot), error.console)
-        was_ended = watchdog.LAST_WORDS in error.result.console
-        return error.result.records, verdict.FROZE if was_ended else verdict.DIED
-    how = "" if result.exit_code == 0 else " ".join(result.stderr[-3:])
-    return result.records, how
+        froze = isinstance(error, guest.HungError) or watchdog.LAST_WORDS in error.result.console
+        how = verdict.FROZE if froze else verdict.DIED
+        taker.end(how)
+    return f"{boot}: {taker.kept} of {len(boot.jobs)} runs{f', {how}' if how else ''}"
+
+
+class Taker:
+    """Keeps what one guest tells."""
+
+    def __init__(self, archive: Archive) -> None:
+        """Nothing was told yet."""
+        self.archive = archive
+        self.kept = 0
+        self._begun: guest.Record | None = None
+
+    def __call__(self, record: guest.Record) -> None:
+        """What the guest says."""
+        if record["kind"] == "begin":
+            self._begun = record
+            return
+        self.archive.add(record)
+        if record["kind"] == "run":
+            self._begun = None
+            self.kept += 1
+
+    def end(self, how: str) -> None:
+        """The guest froze, or died; so did the run that it had begun."""
+        if self._begun is not None:
+            self(self._begun | {"kind": "run", "why_ended": how})
 
 
 def files() -> dict[str, bytes]:
