@@ -31,7 +31,6 @@ MEMORY_BYTES = 1 << 30
 BOOT_S = 120.0
 BETWEEN_S = 100.0  # that may pass between two runs: settling, starting, clearing away
 SLOWNESS = 8  # at most, of a guest's clock, on the host's
-BOOT_RUNS = 10  # in one guest
 
 
 Key = tuple[str, str, str, int]  # daemon, setting, workload, number of the run
@@ -76,21 +75,16 @@ class Boot:
 
 
 def boots(wanted: Iterable[Key]) -> list[Boot]:
-    """Few guests for many runs: of one daemon, one setting and one kind of machine each.
+    """One guest for the runs of one number, of one daemon, one setting and one kind of machine.
 
     First runs come first, so that an early end leaves something of everything.
     """
-    queues: dict[tuple[object, ...], list[tuple[str, int]]] = {}
+    queues: dict[tuple[int, str, str, int, str | None], list[tuple[str, int]]] = {}
     for daemon, setting, name, number in sorted(wanted, key=lambda key: key[3]):
         workload = WORKLOADS[name]
-        kind = (daemon, setting, workload.nodes, workload.swap)
+        kind = (number, daemon, setting, workload.nodes, workload.swap)
         queues.setdefault(kind, []).append((name, number))
-    chunks = [
-        (jobs[0][1], Boot(str(daemon), str(setting), tuple(jobs)))
-        for (daemon, setting, *_), queue in queues.items()
-        for jobs in (queue[at : at + BOOT_RUNS] for at in range(0, len(queue), BOOT_RUNS))
-    ]
-    return [boot for _, boot in sorted(chunks, key=lambda chunk: chunk[0])]
+    return [Boot(daemon, setting, tuple(jobs)) for (_, daemon, setting, *_), jobs in queues.items()]
 
 
 def keys(
@@ -162,7 +156,7 @@ def measure(wanted: Iterable[Key], archive: Archive, guests: int) -> Iterator[st
     Raises NotReadyError.
     """
     wanted = list(wanted)
-    while left := boots(set(wanted) - archive.done()):
+    while left := boots(key for key in wanted if key not in archive.done()):
         before = len(archive.done())
         # Ends its processes, and they their guests, whatever happens here.
         with multiprocessing.Pool(guests, _ready_to_end) as pool:

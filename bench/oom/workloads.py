@@ -41,7 +41,7 @@ class Workload:
     node: int | None = None
     """The NUMA node that runs out; None: the machine."""
     swap: str | None = None
-    limit_s: float = 60.0
+    limit_s: float = 30.0
     """A run is over then, whatever became of it."""
 
     @property
@@ -167,7 +167,7 @@ WORKLOADS = {
     for one in (
         Workload("tail", "`tail /dev/zero`", _tail, ("tail",)),
         Workload("leak", "a slow leak, no swap", _leak, ("leak",)),
-        Workload("leak-swap", "a slow leak, swap", _leak, ("leak",), swap="512M", limit_s=180),
+        Workload("leak-swap", "a slow leak, swap", _leak, ("leak",), swap="512M", limit_s=120),
         Workload(
             "stress",
             "`stress-ng --brk 2 --stack 2 --bigheap 2`",
