@@ -1,4 +1,4 @@
-"""The clock of a run: what was available, sampled every other millisecond, and a heartbeat.
+"""The clock of a run: what was available, sampled every five milliseconds, and a heartbeat.
 
 Two processes, started before anything goes wrong and locked in memory. The sampler has real-time
 priority: what it misses, the machine missed. The heart is an ordinary process that wants one page
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-SAMPLE_S = 0.002
+SAMPLE_S = 0.005
 BEAT_S = 0.010
 START_S = 10.0
 LONGEST_S = 300  # of a run

@@ -21,7 +21,7 @@ is one workload on a whole Debian of its own in QEMU, with one daemon, or with n
 
 **The line** is the same for all: a tenth of MemTotal (and of swap) left, by MemAvailable and
 SwapFree; for the NUMA node, a tenth of the node free or page cache. A real-time process samples it
-every 2 ms. Defaults differ in when they act: below the line is not late where a daemon is set to
+every 5 ms. Defaults differ in when they act: below the line is not late where a daemon is set to
 act at 5 %. *Tuned* is at the line for all who can be told so.
 
 - *To the signal*: from the line to the first SIGKILL or SIGTERM that somebody died of, by the

@@ -20,7 +20,7 @@ from bench.oom.watchdog import Watchdog
 from bench.oom.workloads import WORKLOADS, Workload
 
 QUIET_S = 3.0  # without a kill, above the line: then it is over
-AFTER_KILL_S = 10.0  # without another kill, below the line: then nothing more will come
+AFTER_KILL_S = 6.0  # without another kill, below the line: then nothing more will come
 LOOK_S = 0.1
 LEAD_S = 1.0  # of the meter before the workload, and of the drawing before the line
 POINTS = 60  # of the drawing

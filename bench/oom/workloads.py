@@ -12,11 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from vmtest import inside
+
 from bench.oom import hung, yard
 from bench.oom.meter import Ground
 from bench.oom.yard import MIB, Yard
 
 ENDLESS_BYTES = 4 << 30
+LEAK_BYTES_PER_S = 12 * MIB
 BUSY_EACH_CPU = 3
 WORKERS = 8
 WORKER_SHARE = 0.25  # of all that can be had: three fit, and leave more than the line
@@ -64,8 +67,15 @@ def _tail(there: Yard) -> None:
 
 
 def _leak(there: Yard) -> None:
-    at_once = max(0, there.left_bytes - 60 * MIB)
-    there.start("leak", yard.hog(ENDLESS_BYTES, 12 * MIB, at_once))
+    at_once = max(0, there.left_bytes - 3 * LEAK_BYTES_PER_S)
+    there.start("leak", yard.hog(ENDLESS_BYTES, LEAK_BYTES_PER_S, at_once))
+
+
+def _leak_into_swap(there: Yard) -> None:
+    rate = 2 * LEAK_BYTES_PER_S
+    swap_bytes = sum(int(each["Size"]) << 10 for each in inside.swaps())
+    at_once = max(0, there.left_bytes - swap_bytes - 3 * rate)
+    there.start("leak", yard.hog(ENDLESS_BYTES, rate, at_once))
 
 
 def _stress(there: Yard) -> None:
@@ -167,7 +177,14 @@ WORKLOADS = {
     for one in (
         Workload("tail", "`tail /dev/zero`", _tail, ("tail",)),
         Workload("leak", "a slow leak, no swap", _leak, ("leak",)),
-        Workload("leak-swap", "a slow leak, swap", _leak, ("leak",), swap="512M", limit_s=120),
+        Workload(
+            "leak-swap",
+            "a slow leak, swap",
+            _leak_into_swap,
+            ("leak",),
+            swap="512M",
+            limit_s=90,
+        ),
         Workload(
             "stress",
             "`stress-ng --brk 2 --stack 2 --bigheap 2`",
