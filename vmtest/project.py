@@ -4,6 +4,7 @@ It is made on this machine, in a copy of the root that only lasts that long, sin
 emulation takes a minute; what it changed is kept as a tar, unpacked in the guest before systemd.
 """
 
+import fcntl
 import hashlib
 import io
 import sys
@@ -46,14 +47,20 @@ def layer(root: Root) -> bytes:
     Raises NotReadyError.
     """
     place = cache.directory() / "layers" / f"{root.directory.name}-{_state()}.tar"
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=place.parent) as folder:
-            _install(root, Path(folder)).rename(place)
-        by_age = sorted(place.parent.glob("*.tar"), key=lambda p: p.stat().st_mtime, reverse=True)
-        for old in by_age[KEPT:]:
-            old.unlink(missing_ok=True)
-    return place.read_bytes()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with open(place.parent / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # pip builds one source tree once at a time
+        if not place.exists():
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=place.parent) as folder:
+                _install(root, Path(folder)).rename(place)
+            _keep_the_latest(place.parent)
+        return place.read_bytes()
+
+
+def _keep_the_latest(directory: Path) -> None:
+    by_age = sorted(directory.glob("*.tar"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for old in by_age[KEPT:]:
+        old.unlink(missing_ok=True)
 
 
 def _state() -> str:
