@@ -383,7 +383,7 @@ def test_every_key_arrives(machine: Machine) -> None:
     loaded = machine.main(
         """
 guard = { patience = "1m", term_first = "500ms", dry_run = true, quiet = true }
-policy = { oom_group = false, oomd_preference = false, defaults = false }
+policy = { oom_group = false, crowd = false, oomd_preference = false, defaults = false }
 protect = [ { name = "a", user = 7 } ]
 prefer = [ { command = "b" }, { exe = "/c" } ]
 avoid = [ { cgroup = "/d" } ]
@@ -459,6 +459,7 @@ timeout = 2
                 Rule(Verdict.TOGETHER, unit="e", by=Together.SESSION),
             ),
             oom_group=False,
+            crowd=False,
             oomd_preference=False,
             defaults=False,
         ),

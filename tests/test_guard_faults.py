@@ -357,14 +357,17 @@ def test_hidden_processes_of_others_do_not_confuse_an_unprivileged_guard(
 
 # Its people.
 
+NO_CROWD = "[policy]\ncrowd = false\n"
+
 
 @pytest.mark.parametrize("together", [True, False])
 def test_a_fork_bomb(guard: Start, cgroup: MakeCgroup, tmp_path: Path, together: bool) -> None:
     directory = limited(cgroup("memory"), 600)
-    rule = f'[[together]]\ncgroup = "/{directory.name}"\nby = "cgroup"\n' if together else ""
+    rule = f'[[together]]\ncgroup = "/{directory.name}"\nby = "cgroup"\n' if together else NO_CROWD
     one = guard("--config", config(tmp_path, rule), "--cgroup", directory, "--limit", "120M")
     with stage("fork-bomb", 300 * MIB, cgroups=[directory]):
-        # Who is born between the look and the kill lives, and breeds: it may take several rounds.
+        # Who is born between the look and the kill lives, and breeds, where it is no crowd: it may
+        # take several rounds.
         rounds = 3 if together else 8
         one.wait_for(lambda: len(victims(one)) >= rounds or not cgroups.members(directory))
         one.wait_for_turn("killed")
@@ -409,7 +412,7 @@ def test_hostile_names_reach_nobody_raw(
 
 
 def test_deep_cgroups_with_hostile_names_do_not_outgrow_a_message(
-    guard: Start, hog: StartHog, cgroup: MakeCgroup
+    guard: Start, hog: StartHog, cgroup: MakeCgroup, tmp_path: Path
 ) -> None:
     directory = limited(cgroup("memory"), 900)
     with contextlib.ExitStack() as stack:
@@ -424,7 +427,8 @@ def test_deep_cgroups_with_hostile_names_do_not_outgrow_a_message(
         stack.enter_context(keeping(*smalls))
         for small in smalls:
             small.wait_full()
-        one = guard("--cgroup", directory, "--limit", "700M")
+        each_alone = ("--config", config(tmp_path, NO_CROWD))
+        one = guard(*each_alone, "--cgroup", directory, "--limit", "700M")
         big = hog(directory, 680, 500)
         one.wait_for(lambda: big.was_killed)
         one.wait_for_turn("relieved")

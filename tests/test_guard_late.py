@@ -61,7 +61,8 @@ class Over:
 
     sharers = (7, 8, 9)
     unheld: tuple[int, ...] = ()
-    doomed = (1, 7, 8)  # 9 is gone: its number may be another one's
+    born: tuple[int, ...] = ()
+    doomed: tuple[int, ...] = (1, 7, 8)  # 9 is gone: its number may be another one's
     finished = released = True
     refused = ""
     lingering: tuple[tuple[int, int], ...] = ()
@@ -84,6 +85,15 @@ def test_sharers_that_are_found_with_the_end_are_told_all_the_same() -> None:
     assert list(hands.joined()) == []
 
 
+def test_who_was_born_of_a_crowd_meanwhile_is_told_of_as_well() -> None:
+    hands = Hands(Standbys(0), frozenset())
+    over = Over()
+    over.born, over.doomed = (10, 11), (1, 7, 8, 10)
+    hands.deeds.append(Deed(cast("Post", mock.Mock()), cast("Killing", over), 1))
+    list(hands.advance(0.0))
+    assert list(hands.joined()) == [[7, 8, 10]]
+
+
 def test_who_is_gone_is_doomed_no_more() -> None:
     with (
         subprocess.Popen(["sleep", "60"]) as living,
@@ -94,6 +104,7 @@ def test_who_is_gone_is_doomed_no_more() -> None:
         gone.wait()
         killing = Killing.__new__(Killing)
         killing.victim = mock.Mock(members=[Identity(pid, 0) for pid in pids])
+        killing.born = []
         killing._executions = [
             mock.Mock(unheld=[], victim=mock.Mock(pids=(pid,), processes=[(pid, pidfd)]))
             for pid, pidfd in zip(pids, pidfds, strict=True)
@@ -130,7 +141,9 @@ def test_a_look_that_lay_around_is_no_answer() -> None:
 
 def test_who_hangs_is_remembered_though_no_descriptor_is_left() -> None:
     hands = Hands(Standbys(0), frozenset())
-    over = mock.Mock(wraps=Over(), finished=True, lingering=[(7, 3)], doomed=[7], sharers=())
+    over = mock.Mock(
+        wraps=Over(), finished=True, lingering=[(7, 3)], doomed=[7], sharers=(), born=()
+    )
     hands.deeds.append(Deed(cast("Post", mock.Mock()), cast("Killing", over), 1))
     with mock.patch("os.dup", side_effect=OSError(24, "Too many open files")):
         list(hands.advance(0.0))
@@ -144,7 +157,7 @@ def test_who_hangs_is_remembered_though_no_descriptor_is_left() -> None:
 def test_a_sharer_without_a_descriptor_is_held_as_soon_as_there_is_one() -> None:
     hands = Hands(Standbys(0), frozenset())
     with subprocess.Popen(["sleep", "60"]) as sharer:
-        over = mock.Mock(wraps=Over(), finished=True, refused="", lingering=[], doomed=[])
+        over = mock.Mock(wraps=Over(), finished=True, refused="", lingering=[], doomed=[], born=[])
         over.sharers = over.unheld = [sharer.pid]
         hands.deeds.append(Deed(cast("Post", mock.Mock()), cast("Killing", over), 1))
         with mock.patch("os.pidfd_open", side_effect=OSError(24, "Too many open files")):
@@ -170,6 +183,7 @@ def test_a_sharer_whom_nobody_killed_after_all_is_read_again() -> None:
     hands = Hands(Standbys(0), frozenset())
     over = mock.Mock(wraps=Over(), finished=True, refused="not permitted", lingering=[], doomed=[])
     over.sharers = over.unheld = [os.getpid()]
+    over.born = []
     hands.deeds.append(Deed(cast("Post", mock.Mock()), cast("Killing", over), 1))
     list(hands.advance(0.0))
     assert hands.doomed == []

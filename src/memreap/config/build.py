@@ -34,6 +34,7 @@ def _policy(merged: Merged) -> Policy:
     return Policy(
         rules=tuple(rules),
         oom_group=entry.get("oom_group"),
+        crowd=entry.get("crowd"),
         oomd_preference=entry.get("oomd_preference"),
         defaults=entry.get("defaults"),
     )

@@ -217,6 +217,12 @@ KEYS: tuple[Key, ...] = (
         "Respect memory.oom.group: the cgroup dies as one.",
     ),
     Key(
+        "policy.crowd",
+        values.FLAG,
+        True,
+        "Twelve or more of one name, user and cgroup that are younger than 10 s die as one.",
+    ),
+    Key(
         "policy.oomd_preference",
         values.FLAG,
         True,

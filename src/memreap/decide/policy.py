@@ -58,6 +58,7 @@ class Policy:
 
     rules: tuple[Rule, ...] = ()
     oom_group: bool = True  # memory.oom.group: the cgroup dies as one
+    crowd: bool = True  # many young processes of one program die as one
     oomd_preference: bool = True  # user.oomd_avoid, user.oomd_omit (ManagedOOMPreference=)
     defaults: bool = True  # DEFAULT_RULES, too
 

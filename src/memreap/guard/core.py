@@ -1,7 +1,8 @@
 """The core: decides and acts. Nothing that it does can wait.
 
 1. One thread, one poll. What may wait is done by a scout, a scribe or a reaper, forked before.
-2. It reads system-wide files, cgroup files and oom_score; never what pins or locks another's mm.
+2. It reads system-wide files, cgroup files, oom_score, and whose a newborn is (see chase); never
+   what pins or locks another's mm.
 3. Nothing is imported, mapped or looked up late: all memory is locked and touched at the start.
 4. Whom it signals it holds by a pidfd that was open before anything was read of that process.
 """
@@ -555,7 +556,7 @@ class Core:
             at_s,
             victim=record,
             incident=deed.incident,
-            figures={"deciding_s": deed.post.deciding_s},
+            figures={"deciding_s": deed.post.deciding_s} | _born(deed),
         )
         self._scribes.write(turn, at_s)
 
@@ -774,6 +775,11 @@ class Core:
         self._scouts.close()
         self._scribes.close(LAST_WORDS_S)
         self._reload.close()
+
+
+def _born(deed: Deed) -> dict[str, int]:
+    """How many were born of a crowd while it died, and died as well."""
+    return {"born": len(deed.killing.born)} if deed.killing.born else {}
 
 
 def _measures(figures: Figures) -> tuple[float, ...]:

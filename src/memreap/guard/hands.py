@@ -19,8 +19,9 @@ from memreap.decide.events import (
     VictimReleased,
     VictimStuck,
 )
+from memreap.guard.chase import Chase
 from memreap.guard.killing import Killing, Termination
-from memreap.guard.look import facts_without_a_look
+from memreap.guard.look import Seen, facts_without_a_look
 from memreap.guard.post import Post
 from memreap.linux.kin import LastPid
 from memreap.linux.procfs import Procfs
@@ -41,7 +42,7 @@ class Deed:
     post: Post
     killing: Killing
     incident: int | None
-    sharers: list[int] = field(default_factory=list)  # those whom the scout was told of
+    sharers: list[int] = field(default_factory=list)  # and newborn, whom the scout was told of
     is_struck: bool = False  # whether it was seen that SIGKILL was sent
     is_told: bool = False  # whether the domain knows how it ended
 
@@ -108,6 +109,7 @@ class Hands:
             [fd for _, fd in rest],
             among=self._who_may_share(post),
             standbys=self._standbys,
+            chase=self._chase(post, victim, seen, protected),
         )
         self.deeds.append(Deed(post, killing, post.incident))
         self.kills += 1
@@ -130,6 +132,17 @@ class Hands:
         elsewhere = [pid for seen in look.seen for pid in seen.sharers]
         return [*listed, *elsewhere, *range(look.newest_pid + 1, newest + 1)]
 
+    def _chase(
+        self, post: Post, victim: Candidate, seen: Seen | None, protected: frozenset[int]
+    ) -> Chase | None:
+        """Who dies as well if born of a crowd meanwhile; None where the victim is no crowd."""
+        look = post.hot.look
+        if seen is None or look is None or not seen.nest:
+            return None
+        spared = {*self._ancestors, *Worker.living, *protected, *self.doomed}
+        spared.update(member.pid for member in victim.members)
+        return Chase(seen.nest, victim.name, seen.uid, look.newest_pid, spared)
+
     def part(self, domain: str) -> None:
         """Wait no longer for somebody who was asked to go."""
         if domain in self.asked:
@@ -143,13 +156,14 @@ class Hands:
                 yield deed
 
     def joined(self) -> Iterator[list[int]]:
-        """Who was found to share a victim's memory, and dies with it: each once."""
+        """Who was found to share a victim's memory, or to be born of it, and dies: each once."""
         while self._joined:
             yield self._joined.pop(0)
 
     def _note_joined(self, deed: Deed) -> None:
         """Before it is forgotten: a core that comes late may find its beginning and its end."""
-        fresh = [pid for pid in deed.killing.sharers if pid not in deed.sharers]
+        others = (*deed.killing.sharers, *deed.killing.born)
+        fresh = [pid for pid in others if pid not in deed.sharers]
         deed.sharers += fresh
         if fresh and (left := [pid for pid in fresh if pid in deed.killing.doomed]):
             self._joined.append(left)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 from memreap.decide.events import Candidate, Identity
+from memreap.guard.chase import Chase
 from memreap.linux import syscalls
 from memreap.linux.worker import has_exited
 from memreap.reap.execution import Execution
@@ -34,12 +35,14 @@ class Killing:
         *,
         among: list[int] | None = None,
         standbys: Standbys | None = None,
+        chase: Chase | None = None,
     ) -> None:
         """SIGKILL them all; those in ``known`` are reaped as well. All descriptors are ours now.
 
         ``pidfds``: members that are only to be signalled, parents before their children;
         ``outcomes``: of members that were not to be killed; ``among``: who may share a victim's
-        mm, None for anybody; ``standbys``: reapers in waiting.
+        mm, None for anybody; ``standbys``: reapers in waiting; ``chase``: who is born of them
+        meanwhile, and dies as well.
         """
         self.victim = victim
         self.outcomes: list[Outcome] = list(outcomes)
@@ -47,6 +50,8 @@ class Killing:
         self._until_s = time.monotonic() + TIMEOUT_S  # for those who are only signalled
         self._executions = [Execution(v, timeout_s=TIMEOUT_S, among=among) for v in known]
         self._lingering = False  # whether one of those hangs, and is not waited for any more
+        self._chase = chase
+        self.born: list[int] = []  # of those who died, meanwhile; they died as well
         self._standbys = standbys or Standbys(0)
         # Where reapers wait, nothing is forked before the kill: there may be no memory for it.
         self._waits_for_no_fork = standbys is not None
@@ -63,7 +68,7 @@ class Killing:
         """
         processes = [one for e in self._executions for one in e.victim.processes]
         gone = {pid for pid, pidfd in processes if has_exited(pidfd)}
-        everyone = (*(member.pid for member in self.victim.members), *self.sharers)
+        everyone = (*(member.pid for member in self.victim.members), *self.sharers, *self.born)
         return [pid for pid in everyone if pid not in gone]
 
     @property
@@ -185,6 +190,11 @@ class Killing:
             syscalls.pidfd_kill(pidfd)
         for execution in sorted(self._executions, key=lambda e: e.victim.facts.start_ticks):
             execution.kill()
+        for born in self._chase.rounds() if self._chase else ():
+            for pid, pidfd in born:
+                syscalls.pidfd_kill(pidfd)
+                self.born.append(pid)
+                self._pidfds.append(pidfd)
 
 
 def _is_back(execution: Execution) -> bool:

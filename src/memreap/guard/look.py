@@ -21,6 +21,7 @@ class Seen:
     """A candidate, with what a reader of the record wants to know of it.
 
     ``facts``: of the members that would be reaped, the largest first; the others have none.
+    ``nest``: of a crowd whose newborn die with it, the directory of its cgroup.
     """
 
     candidate: Candidate
@@ -31,6 +32,7 @@ class Seen:
     command: str = ""
     cgroup: str = ""
     unit: str = ""
+    nest: str = ""
 
     def facts_of(self, identity: Identity) -> Facts | None:
         """What is known of a member, None where only its number is."""

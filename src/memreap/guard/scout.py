@@ -16,6 +16,8 @@ from typing import Any, cast
 from memreap.decide import pace
 from memreap.decide.events import Candidate, Identity, Tier
 from memreap.decide.policy import Policy
+from memreap.guard import crowd
+from memreap.guard.crowd import SAMPLED, Births
 from memreap.guard.kinship import FOREMOST, Kinship
 from memreap.guard.look import FDS_IN_A_MESSAGE, Look, Seen
 from memreap.guard.reading import Mark, Read, Reader
@@ -58,11 +60,12 @@ class Scout:
 
     def __init__(self, line: Line, policy: Policy, mark: Mark, core_pid: int) -> None:
         """Knows of no domain yet."""
-        self._line, self._mark = line, mark
+        self._line, self._mark, self._policy = line, mark, policy
         self._procfs = Procfs()
         self._reader = Reader(self._procfs, policy, mark, core_pid)
         self._kinship = Kinship(self._reader)
         self._last_pid = LastPid(self._procfs)
+        self._births, self._many_are_born = Births(), False
         self._wards: dict[str, AnyWard] = {}
         self._watched: dict[str, Watched] = {}
         self._doomed: dict[int, int] = {}  # pid -> pidfd: a number that passes on is free again
@@ -246,6 +249,7 @@ class Scout:
     def look(self, name: str, number: int, *, quick: bool) -> None:
         """Look at a domain's processes, and say what was seen, with their pidfds."""
         place, began_s, newest_pid = self._wards[name], time.monotonic(), self._last_pid.read()
+        self._many_are_born = self._births.note(began_s, newest_pid)
         full_s, cost_s, newest = self._full.get(name, (0.0, 0.0, 0))
         age_max_s = max(FULL_AGE_MAX_S, cost_s / FULL_SHARE)
         quick = quick and name in self._hot and began_s - full_s < age_max_s
@@ -291,8 +295,12 @@ class Scout:
         ]
         weighed.sort(reverse=True)
         small = weighed[LISTED_MAX:]
-        self._others[place.name] = (len(small), sum(max(0, weight) for weight, _ in small))
-        return [pid for _, pid in weighed[:LISTED_MAX]]
+        newest: list[int] = []
+        if self._many_are_born and self._policy.crowd:
+            newest = sorted((pid for _, pid in small), reverse=True)[:SAMPLED]
+        unseen = [(weight, pid) for weight, pid in small if pid not in newest]
+        self._others[place.name] = (len(unseen), sum(max(0, weight) for weight, _ in unseen))
+        return [pid for _, pid in weighed[:LISTED_MAX]] + newest
 
     def _swapping(self) -> bool:
         meminfo = self._procfs.meminfo()
@@ -332,13 +340,18 @@ class Scout:
         self._hot[place.name] = sorted(belonging, key=lambda pid: -belonging[pid].pages)[
             :LISTED_MAX
         ]
+        crowds = crowd.found(belonging.values()) if self._policy.crowd else frozenset()
         groups: dict[str, list[Read]] = {}
         for read in belonging.values():
-            together = read.judgement.together if read.may_die else ""
-            groups.setdefault(together or f"pid:{read.identity.pid}", []).append(read)
+            key = _dies_with(read, crowds) or f"pid:{read.identity.pid}"
+            groups.setdefault(key, []).append(read)
         for key in [key for key in groups if not key.startswith("pid:")]:
-            groups[key] += self._rest_of_group(key, place, reads)
-        made = [self._candidate(members) for members in groups.values()]
+            groups[key] += self._rest_of_group(key, place, reads, crowds)
+        crowded = {kind.key for kind in crowds}
+        made = [
+            self._crowd(members, place.totalpages) if key in crowded else self._candidate(members)
+            for key, members in groups.items()
+        ]
         made.sort(key=lambda seen: (seen.candidate.members[0].start_ticks, seen.candidate.identity))
         foremost = self._foremost(made, place.totalpages)
         prepared = {seen.candidate.identity: self._prepare(seen) for seen in foremost}
@@ -347,7 +360,11 @@ class Scout:
         return tuple(prepared.get(seen.candidate.identity, seen) for seen in made)
 
     def _rest_of_group(
-        self, key: str, place: AnyWard, reads: dict[int, tuple[Read, int]]
+        self,
+        key: str,
+        place: AnyWard,
+        reads: dict[int, tuple[Read, int]],
+        crowds: frozenset[crowd.Kind],
     ) -> list[Read]:
         """Those of a group who were too small to be looked at yet."""
         kind, _, value = key.partition(":")
@@ -360,7 +377,7 @@ class Scout:
         fresh = self._read_held([pid for pid in pids if pid not in unread][:GROUP_MAX])
         rest = []
         for pid, (read, pidfd) in fresh.items():
-            if read.may_die and read.judgement.together == key:
+            if _dies_with(read, crowds) == key:
                 reads[pid] = (read, pidfd)
                 rest.append(read)
             elif pidfd >= 0:
@@ -391,6 +408,12 @@ class Scout:
             cgroup=largest.cgroup[:CGROUP_MAX],
             unit=largest.unit,
         )
+
+    def _crowd(self, members: list[Read], totalpages: int) -> Seen:
+        seen, largest = self._candidate(members), max(members, key=lambda read: read.pages)
+        counted = crowd.resident_pages(members, totalpages)
+        nest = self._reader.directory(largest.cgroup) if crowd.may_be_chased(self._policy) else ""
+        return replace(seen, candidate=replace(seen.candidate, rss_pages=counted), nest=nest)
 
     def _domains(self, members: list[Read]) -> tuple[str, ...]:
         """Every domain in which one of them holds memory."""
@@ -477,6 +500,14 @@ class Scout:
                 )
             else:
                 return
+
+
+def _dies_with(read: Read, crowds: frozenset[crowd.Kind]) -> str:
+    """The same for all who die as one; empty for one that dies alone."""
+    if not read.may_die:
+        return ""
+    kind = crowd.kind(read)
+    return read.judgement.together or (kind.key if kind in crowds and kind else "")
 
 
 def _lies_in(place: AnyWard, read: Read) -> bool:

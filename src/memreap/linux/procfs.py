@@ -13,6 +13,7 @@ What a read may cost differs, and each reader says it:
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 PAGE_SIZE_BYTES = os.sysconf("SC_PAGE_SIZE")
 CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -177,6 +178,10 @@ class Procfs:
     def comm(self, pid: int) -> str:
         """The name, 15 bytes at most. Pins nothing."""
         return text(self._read(f"{pid}/comm").removesuffix(b"\n"))
+
+    def owner(self, pid: int) -> int:
+        """Its effective uid; root's where it is not dumpable. Pins nothing."""
+        return Path(self.root, str(pid)).stat().st_uid
 
     def cmdline(self, pid: int) -> str:
         """Arguments, joined by spaces; empty for a kernel thread. **Waits for mmap_lock.**"""

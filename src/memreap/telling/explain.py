@@ -284,6 +284,9 @@ def _what_came(death: Death, dry_run: bool) -> str:
             text += "It was spared: the pressure had passed before its time was over"
         case other:
             text += f"It was {other}; what became of it was not recorded"
+    if death.born:
+        born = count(death.born, "process", "processes")
+        text += f"; {born} born meanwhile died as well"
     why = death.reason or next((str(o["reason"]) for o in death.outcomes if o.get("reason")), "")
     return text + (f" ({clipped(why)})" if why else "") + "."
 

@@ -21,6 +21,7 @@ class Death:
     killed_s: float | None = None
     released_s: float | None = None
     released_bytes: int = 0
+    born: int = 0  # of a crowd while it died; killed as well
     ended_as: str = ""  # released, skipped, spared
     reason: str = ""
     outcomes: list[dict[str, Any]] = field(default_factory=list)
@@ -113,7 +114,7 @@ class Story:
             case "asked":
                 death.asked_s = at_s
             case "killed":
-                death.killed_s = at_s
+                death.killed_s, death.born = at_s, int(figure(turn, "born") or 0)
             case "released":
                 death.released_s, death.ended_as = at_s, what
                 death.released_bytes = int(figure(turn, "released_bytes") or 0)
