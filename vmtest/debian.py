@@ -30,14 +30,7 @@ StandardError=journal+console
 Delegate=yes
 """
 SYSTEM = "/etc/systemd/system"
-# What a machine with two disks and a terminal has no use for, and waits seconds for.
-MASKED = (
-    "systemd-udev-trigger.service", "systemd-udev-load-credentials.service",
-    "modprobe@configfs.service", "modprobe@efi_pstore.service", "modprobe@drm.service",
-    "sys-kernel-config.mount", "systemd-modules-load.service", "systemd-random-seed.service",
-    "systemd-journal-flush.service", "dev-hugepages.mount", "dev-mqueue.mount",
-)  # fmt: skip
-APPEND = " ".join(("systemd.show_status=0", *(f"systemd.mask={unit}" for unit in MASKED)))
+APPEND = "systemd.show_status=0"
 
 
 @dataclass(frozen=True)

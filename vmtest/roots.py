@@ -25,7 +25,7 @@ EVERYWHERE = (
     "systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "udev", "kmod",
     "procps", "python3", "python3-venv", "ca-certificates", "passwd", "login",
 )  # fmt: skip
-# Neither time nor memory for what no guest needs.
+# Neither time nor memory for what a machine with two disks and a terminal has no use for.
 MASKED = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer",
     "e2scrub_all.timer", "e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.service",
@@ -33,6 +33,10 @@ MASKED = (
     "console-getty.service", "systemd-pcrphase.service", "systemd-boot-random-seed.service",
     "motd-news.timer", "ldconfig.service", "systemd-journal-catalog-update.service",
     "systemd-update-done.service", "systemd-hwdb-update.service", "systemd-binfmt.service",
+    "systemd-udev-trigger.service", "systemd-udev-load-credentials.service",
+    "modprobe@configfs.service", "modprobe@efi_pstore.service", "modprobe@drm.service",
+    "sys-kernel-config.mount", "systemd-modules-load.service", "systemd-random-seed.service",
+    "systemd-journal-flush.service", "dev-hugepages.mount", "dev-mqueue.mount",
 )  # fmt: skip
 INIT = """#!/bin/sh
 mkdir -p /proc /dev /root
