@@ -13,7 +13,6 @@ from bench.oom.daemons import DAEMONS
 from bench.oom.workloads import WORKLOADS
 
 DOCS = Path(__file__).parents[2] / "docs"
-RUNS = 5
 QUICK = ("tail", "leak", "two-hogs")
 SETTINGS = ("default", "tuned")
 
@@ -22,7 +21,7 @@ SETTINGS = ("default", "tuned")
 @click.option("--only", multiple=True, type=click.Choice(list(DAEMONS)), help="Just these.")
 @click.option("--setting", multiple=True, type=click.Choice(SETTINGS), help="Just these.")
 @click.option("--workload", multiple=True, type=click.Choice(list(WORKLOADS)), help="Just these.")
-@click.option("--runs", "many", default=RUNS, show_default=True, help="Of each.")
+@click.option("--runs", "many", default=runs.RUNS, show_default=True, help="Of each.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

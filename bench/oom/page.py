@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.oom import verdict
 from bench.oom.daemons import DAEMONS
+from bench.oom.runs import RUNS, keys
 from bench.oom.verdict import Cost, Spread, Verdict, spread
 from bench.oom.workloads import WORKLOADS, Workload
 from memreap import size
@@ -38,8 +39,11 @@ act at 5 %. *Tuned* is at the line for all who can be told so.
   the best of the column.
 
 Every machine has bystanders: a database (48 MiB, a system service), an editor (30 MiB) and a shell,
-which do nothing wrong. All have oom_score_adj 0. An emulated CPU is slow, and shared with whatever
-else ran on the host: the figures are for comparing with each other, not with a bare machine.
+which do nothing wrong. All have oom_score_adj 0.
+
+**The clock** of the guest counts instructions, one a nanosecond, and its two CPUs take turns. So a
+figure is the same on a slow host and on a busy one. It is that of a small, slow machine: a loop in
+Python takes some 15 times as long in there as on the host.
 
 ![From the line to memory back, every run a dot](peers-back.svg)
 
@@ -166,6 +170,7 @@ def lines(records: Sequence[dict[str, Any]]) -> Iterator[str]:
     runs = [record for record in records if record["kind"] == "run"]
     limits = Counter(round(workload.limit_s) for workload in WORKLOADS.values())
     yield HEAD.format(limit=limits.most_common(1)[0][0])
+    yield from _missing(runs)
     yield from _machines([record for record in records if record["kind"] == "machine"])
     yield from _host(runs)
     tables = {name: rows(runs, name) for name in WORKLOADS}
@@ -175,6 +180,21 @@ def lines(records: Sequence[dict[str, Any]]) -> Iterator[str]:
             yield from _workload(WORKLOADS[name], found)
     yield from _costs(runs)
     yield from _settings()
+
+
+def _missing(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    wanted = keys(DAEMONS, ("default", "tuned"), WORKLOADS, RUNS)
+    there = {(r["daemon"], r["setting"], r["workload"], r["run"]) for r in runs}
+    missing = [key for key in wanted if key not in there]
+    if not missing:
+        return
+    empty = len({key[:3] for key in wanted} - {key[:3] for key in there})
+    none = f", and {empty} rows have none at all" if empty else ""
+    yield (
+        f"**Not all of it has run**: {len(missing)} of {len(wanted)} runs are missing{none}. The"
+        " same command goes on where it was."
+    )
+    yield ""
 
 
 def rows(runs: Iterable[dict[str, Any]], workload: str) -> list[Row]:
@@ -270,7 +290,7 @@ def _costs(runs: Iterable[dict[str, Any]]) -> Iterator[str]:
     yield ""
     yield (
         "All processes of the unit. At rest: in the 3 s before each run. In a run: of all runs,"
-        " what happened to them included; such time is emulated, so long. Memory before the run."
+        " what happened to them included. Memory before the run."
     )
     yield ""
     body = []

@@ -27,6 +27,7 @@ IN_GUEST = (
     "__init__.py", "daemons.py", "hung.py", "meter.py", "round.py", "signals.py", "watchdog.py",
     "workloads.py", "yard.py",
 )  # fmt: skip
+RUNS = 5  # of each
 MEMORY_BYTES = 1 << 30
 BOOT_S = 120.0
 BETWEEN_S = 100.0  # that may pass between two runs: settling, starting, clearing away

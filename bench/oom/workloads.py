@@ -26,7 +26,11 @@ WORKER_SHARE = 0.25  # of all that can be had: three fit, and leave more than th
 SMALL_BYTES = 8 * MIB
 BOMB_PIDS = 150
 BOMB_MEMBER_BYTES = 8 * MIB
-STRESS = ("--brk", "2", "--stack", "2", "--bigheap", "2", "--timeout", "60", "--temp-path", "/tmp")
+# --oomable: one that was killed does not come again, else there would be no end.
+STRESS = (
+    *("--brk", "2", "--stack", "2", "--bigheap", "2"),
+    *("--oomable", "--timeout", "60", "--temp-path", "/tmp"),
+)
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ WORKLOADS = {
         ),
         Workload(
             "stress",
-            "`stress-ng --brk 2 --stack 2 --bigheap 2`",
+            "`stress-ng --brk 2 --stack 2 --bigheap 2 --oomable`",
             _stress,
             ("stress-ng*",),
         ),
