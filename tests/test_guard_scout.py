@@ -1,10 +1,12 @@
 """How often is read: far from the line seldom, a victim's release often, never all the time."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
@@ -41,6 +43,61 @@ def victim() -> Iterator[int]:
             yield child.pid
         finally:
             child.kill()
+
+
+SLEEPERS = 14
+# Joins a cgroup, and starts them.
+STARTS = f"""
+import subprocess, sys
+open(sys.argv[1] + "/cgroup.procs", "w").write("0")
+for _ in range({SLEEPERS}):
+    subprocess.Popen(["sleep", "600"])
+print("started", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def starter(cgroup: Callable[[str], Path]) -> Iterator[tuple[int, Path]]:
+    """(its pid, its cgroup)."""
+    directory = cgroup("memory")
+    argv = [sys.executable, "-S", "-c", STARTS, str(directory)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        assert one.stdout.readline() == b"started\n"
+        try:
+            yield one.pid, directory
+        finally:
+            for pid in (directory / "cgroup.procs").read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+            one.wait()
+            while (directory / "cgroup.procs").read_text():
+                time.sleep(0.01)
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif("os.geteuid() != 0", reason="needs root")
+@pytest.mark.parametrize("kind", ["system", "tree"])
+def test_a_crowd_is_one_candidate_and_in_a_tree_nobody_is_chased(
+    kind: str, starter: tuple[int, Path]
+) -> None:
+    pid, directory = starter
+    told = Told()
+    scout = Scout(cast("Line", told), Policy(), Mark(), os.getpid())
+    ward = {
+        "name": "it", "kind": kind, "pid": pid, "uid": 0, "path": "", "members": [],
+        "limit_bytes": LIMIT_BYTES, "whole_bytes": LIMIT_BYTES,
+        "start_ticks": Procfs().stat(pid).start_ticks,
+    }  # fmt: skip
+    scout._obey({"ward": ward})
+    if kind == "tree":
+        scout._measure("it")
+    scout.look("it", 1, quick=False)
+    seen = told.said[-1]["look"]["seen"]
+    (sleepers,) = [one for one in seen if one["candidate"]["name"] == "sleep"]
+    assert len(sleepers["candidate"]["members"]) == SLEEPERS
+    assert sleepers["nest"] == (str(directory) if kind == "system" else "")
+    scout._obey({"forget": "it"})
 
 
 def test_a_tree_is_measured_often_while_a_victim_of_it_is_waited_for(victim: int) -> None:

@@ -349,7 +349,7 @@ class Scout:
             groups[key] += self._rest_of_group(key, place, reads, crowds)
         crowded = {kind.key for kind in crowds}
         made = [
-            self._crowd(members, place.totalpages) if key in crowded else self._candidate(members)
+            self._crowd(members, place) if key in crowded else self._candidate(members)
             for key, members in groups.items()
         ]
         made.sort(key=lambda seen: (seen.candidate.members[0].start_ticks, seen.candidate.identity))
@@ -409,11 +409,13 @@ class Scout:
             unit=largest.unit,
         )
 
-    def _crowd(self, members: list[Read], totalpages: int) -> Seen:
+    def _crowd(self, members: list[Read], place: AnyWard) -> Seen:
         seen, largest = self._candidate(members), max(members, key=lambda read: read.pages)
-        counted = crowd.resident_pages(members, totalpages)
-        nest = self._reader.directory(largest.cgroup) if crowd.may_be_chased(self._policy) else ""
-        return replace(seen, candidate=replace(seen.candidate, rss_pages=counted), nest=nest)
+        held = crowd.resident_pages(members, place.totalpages)
+        # Of a tree nobody but the scout knows who is born: its cgroup may hold others as well.
+        chased = not isinstance(place, Branch) and crowd.may_be_chased(self._policy)
+        nest = self._reader.directory(largest.cgroup) if chased else ""
+        return replace(seen, candidate=replace(seen.candidate, rss_pages=held), nest=nest)
 
     def _domains(self, members: list[Read]) -> tuple[str, ...]:
         """Every domain in which one of them holds memory."""
