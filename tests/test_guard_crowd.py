@@ -188,6 +188,7 @@ def test_a_fork_bomb_dies_as_one_to_the_last(
     assert bystander.process.poll() is None
     (chosen,) = one.turns("chosen")
     assert chosen["victim"]["name"] == "bomb"
+    assert chosen["victim"]["crowd"]
     assert len(chosen["victim"]["pids"]) >= crowd.LEAST
 
 

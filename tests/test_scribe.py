@@ -808,6 +808,23 @@ def test_explain(start: Any, path: str, capfd: pytest.CaptureFixture[str]) -> No
     assert len(json.loads(capfd.readouterr().out.splitlines()[-1])["turns"]) == 10
 
 
+def test_a_crowd_is_explained(start: Any, path: str, capfd: pytest.CaptureFixture[str]) -> None:
+    core, guard = Guard(name="bomb"), start(database=path)
+    turns = core.incident()
+    for turn in turns:
+        if turn["victim"]:
+            turn["victim"] |= {"pids": [4711, *range(5000, 5057)], "crowd": True}
+        if turn["what"] == "killed":
+            turn["figures"]["born"] = 3
+    guard.take(turns)
+    capfd.readouterr()
+    assert explain(ExplainOptions(database=path)) == 0
+    text = " ".join(capfd.readouterr().out.split())
+    assert "bomb (58 processes) was chosen" in text
+    assert "They are a crowd, of one name, user and cgroup, and came at once" in text
+    assert "after the decision, 49.64 GiB a second; 3 processes born meanwhile died as well" in text
+
+
 def test_dry_runs_and_unfinished_incidents_are_told_as_such(
     start: Any, path: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,8 @@ class Seen:
     """A candidate, with what a reader of the record wants to know of it.
 
     ``facts``: of the members that would be reaped, the largest first; the others have none.
-    ``nest``: of a crowd whose newborn die with it, the directory of its cgroup.
+    ``crowd``: they die as one since they are many, alike and young; ``nest``: of a crowd whose
+    newborn die with it, the directory of its cgroup.
     """
 
     candidate: Candidate
@@ -32,6 +33,7 @@ class Seen:
     command: str = ""
     cgroup: str = ""
     unit: str = ""
+    crowd: bool = False
     nest: str = ""
 
     def facts_of(self, identity: Identity) -> Facts | None:
@@ -54,6 +56,7 @@ class Seen:
             "page_table_bytes": candidate.page_table_pages * PAGE_SIZE_BYTES,
             "oom_score_adj": candidate.oom_score_adj,
             "tier": candidate.tier.name.lower(),
+            "crowd": self.crowd,
         }
 
 

@@ -415,7 +415,8 @@ class Scout:
         # Of a tree nobody but the scout knows who is born: its cgroup may hold others as well.
         chased = not isinstance(place, Branch) and crowd.may_be_chased(self._policy)
         nest = self._reader.directory(largest.cgroup) if chased else ""
-        return replace(seen, candidate=replace(seen.candidate, rss_pages=held), nest=nest)
+        bare = replace(seen.candidate, rss_pages=held)
+        return replace(seen, candidate=bare, crowd=True, nest=nest)
 
     def _domains(self, members: list[Read]) -> tuple[str, ...]:
         """Every domain in which one of them holds memory."""

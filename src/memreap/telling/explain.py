@@ -190,6 +190,10 @@ def _why_this_one(death: Death, choice: Turn) -> str:
                 text += f", {ratio:.3g} times that of {whom(second)}"
     if death.victim.get("oom_score_adj"):
         text += f" (its oom_score_adj is {death.victim['oom_score_adj']})"
+    if death.victim.get("crowd"):
+        text += (
+            ". They are a crowd, of one name, user and cgroup, and came at once: they die as one"
+        )
     text += _origin(death.victim)
     return text + _reading(choice)
 
