@@ -105,7 +105,7 @@ def _draw(panels: dict[str, list[Dot]], drawing: Drawing, path: Path) -> None:
                 axes.set_axis_off()
                 continue
             name = list(panels)[number]
-            _panel(axes, WORKLOADS[name].what, panels[name], never_s)
+            _panel(axes, WORKLOADS[name].what.replace("`", ""), panels[name], never_s)
         figure.tight_layout(rect=(0, 0, 1, 0.97))
         figure.savefig(path, format="svg", metadata={"Date": None})
 

@@ -191,7 +191,7 @@ WORKLOADS = {
         ),
         Workload(
             "stress",
-            "`stress-ng --brk 2 --stack 2 --bigheap 2 --oomable`",
+            "`stress-ng`: two each of brk, stack, bigheap",
             _stress,
             ("stress-ng*",),
         ),
