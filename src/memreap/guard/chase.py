@@ -1,7 +1,8 @@
 """Who is born of a crowd while it dies: found, held by a pidfd, and said to be one of them.
 
 That is answered without the memory of a process being touched: by the list of its cgroup, its name,
-its owner and its oom_score_adj.
+its owner and its oom_score_adj. It comes after the kill: what little it has to allocate, the dying
+give back.
 """
 
 import contextlib
