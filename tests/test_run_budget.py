@@ -95,7 +95,7 @@ def test_forks_that_unshare_pages_are_caught() -> None:
         "    pid = os.fork()\n"
         "    if pid == 0:\n"
         "        time.sleep(1)\n"
-        "        y = bytearray(4 << 20)\n"
+        "        y = bytearray(b'y' * (4 << 20))\n"
         "        for i in range(0, len(x), 4096): x[i] = 1\n"
         "        time.sleep(5); os._exit(0)\n"
         "    children.append(pid)\n"
