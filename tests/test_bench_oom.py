@@ -235,8 +235,9 @@ def test_settings_are_changed_where_they_are() -> None:
         daemons.with_keys(text, {"loud": "1"})
 
 
-def test_earlyoom_is_told_the_line_in_its_own_percent() -> None:
-    assert "-m 13,13 " in daemons.earlyoom_options(96 << 20, 760 << 20)
+def test_earlyoom_is_told_the_line_in_kib() -> None:
+    assert "-M 98000,98000 -S 52000,52000" in daemons.earlyoom_options(98000, 52000)
+    assert "-S" not in daemons.earlyoom_options(98000, 0)
 
 
 @pytest.mark.parametrize("swapping", [False, True])

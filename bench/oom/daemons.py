@@ -105,19 +105,18 @@ def oomd_rules(users_mib: int, swapping: bool) -> str:
     return json.dumps({"rulesets": rules}, indent=1)
 
 
-# earlyoom's percentages are of what user space can have, which is less than all memory.
+# earlyoom's percentages are of what user space can have, which is less than all memory: so sizes.
 def _tune_earlyoom() -> None:
     rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     kib = {name.rstrip(":"): int(size) for name, size, *_ in rows}
-    users = kib["MemAvailable"] + kib["AnonPages"]
-    text = earlyoom_options(round(kib["MemTotal"] * LINE_SHARE), users)
-    Path("/etc/default/earlyoom").write_text(text)
+    lines = (round(kib[name] * LINE_SHARE) for name in ("MemTotal", "SwapTotal"))
+    Path("/etc/default/earlyoom").write_text(earlyoom_options(*lines))
 
 
-def earlyoom_options(line: int, users: int) -> str:
-    """SIGKILL at the line: in whole percent, rounded up."""
-    percent = -(-100 * line // users)
-    return f'EARLYOOM_ARGS="-r 3600 -m {percent},{percent} -s 10,10"\n'
+def earlyoom_options(memory_kib: int, swap_kib: int) -> str:
+    """SIGKILL at these lines."""
+    swap = f" -S {swap_kib},{swap_kib}" if swap_kib else ""
+    return f'EARLYOOM_ARGS="-r 3600 -M {memory_kib},{memory_kib}{swap}"\n'
 
 
 def _tune_kernel() -> None:
@@ -167,8 +166,7 @@ DAEMONS = {
             {
                 "default": Setting("as packaged: SIGTERM at 10 %, SIGKILL at 5 %"),
                 "tuned": Setting(
-                    "`-m N,N -s 10,10`: SIGKILL at the line, which is N % of what user space can"
-                    " have",
+                    "`-M N,N -S N,N`: SIGKILL at the line, in KiB",
                     prepare=_tune_earlyoom,
                 ),
             },
