@@ -105,12 +105,15 @@ def oomd_rules(users_mib: int, swapping: bool) -> str:
     return json.dumps({"rulesets": rules}, indent=1)
 
 
-# earlyoom's percentages are of what user space can have, which is less than all memory: so sizes.
+# earlyoom takes a size as its share of all memory, and compares that with the share that is left of
+# what user space can have, which is less: so the size is stretched until both are the line.
 def _tune_earlyoom() -> None:
     rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     kib = {name.rstrip(":"): int(size) for name, size, *_ in rows}
-    lines = (round(kib[name] * LINE_SHARE) for name in ("MemTotal", "SwapTotal"))
-    Path("/etc/default/earlyoom").write_text(earlyoom_options(*lines))
+    stretch = kib["MemTotal"] / (kib["MemAvailable"] + kib["AnonPages"])
+    memory, swap = (kib[name] * LINE_SHARE for name in ("MemTotal", "SwapTotal"))
+    text = earlyoom_options(round(memory * stretch), round(swap))
+    Path("/etc/default/earlyoom").write_text(text)
 
 
 def earlyoom_options(memory_kib: int, swap_kib: int) -> str:
