@@ -191,8 +191,8 @@ def _missing(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
     empty = len({key[:3] for key in wanted} - {key[:3] for key in there})
     none = f", and {empty} rows have none at all" if empty else ""
     yield (
-        f"**Not all of it has run**: {len(missing)} of {len(wanted)} runs are missing{none}. The"
-        " same command goes on where it was."
+        f"**Not all of it has run**: {len(missing)} of {len(wanted)} runs are missing{none}; who is"
+        " called the best below is so among those that ran. The same command goes on where it was."
     )
     yield ""
 
