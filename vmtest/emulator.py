@@ -2,7 +2,7 @@
 
 Without KVM it must be a new one. 7.2 now and then stops a CPU of its guest for good, and it lets a
 CPU run on in code that the guest's kernel has just patched: switching a tracepoint on is then
-enough for an int3 that nobody expects, and a panic. 10.0 does neither, and boots a third sooner.
+enough for an int3 that nobody expects, and a panic. 10.0 was not seen to do either, and is sooner.
 Where the machine's own is older, Debian's is unpacked into the cache with all that it links to,
 and nothing is installed.
 """
