@@ -1,4 +1,7 @@
-"""How often is read: far from the line seldom, a victim's release often, never all the time."""
+"""How often is read: far from the line seldom, a victim's release often, never all the time.
+
+And who is read as one.
+"""
 
 import os
 import signal
@@ -45,6 +48,21 @@ def victim() -> Iterator[int]:
             child.kill()
 
 
+def ward(name: str, kind: str, pid: int) -> dict[str, Any]:
+    """As the core orders it."""
+    return {
+        "name": name,
+        "kind": kind,
+        "pid": pid,
+        "uid": 0,
+        "path": "",
+        "members": [],
+        "limit_bytes": LIMIT_BYTES,
+        "whole_bytes": LIMIT_BYTES,
+        "start_ticks": Procfs().stat(pid).start_ticks,
+    }
+
+
 SLEEPERS = 14
 # Joins a cgroup, and starts them.
 STARTS = f"""
@@ -84,12 +102,7 @@ def test_a_crowd_is_one_candidate_and_in_a_tree_nobody_is_chased(
     pid, directory = starter
     told = Told()
     scout = Scout(cast("Line", told), Policy(), Mark(), os.getpid())
-    ward = {
-        "name": "it", "kind": kind, "pid": pid, "uid": 0, "path": "", "members": [],
-        "limit_bytes": LIMIT_BYTES, "whole_bytes": LIMIT_BYTES,
-        "start_ticks": Procfs().stat(pid).start_ticks,
-    }  # fmt: skip
-    scout._obey({"ward": ward})
+    scout._obey({"ward": ward("it", kind, pid)})
     if kind == "tree":
         scout._measure("it")
     scout.look("it", 1, quick=False)
@@ -103,18 +116,7 @@ def test_a_crowd_is_one_candidate_and_in_a_tree_nobody_is_chased(
 def test_a_tree_is_measured_often_while_a_victim_of_it_is_waited_for(victim: int) -> None:
     told = Told()
     scout = Scout(cast("Line", told), Policy(), Mark(), os.getpid())
-    ward = {
-        "name": "tree:1",
-        "kind": "tree",
-        "pid": victim,
-        "uid": 0,
-        "path": "",
-        "members": [],
-        "limit_bytes": LIMIT_BYTES,
-        "whole_bytes": LIMIT_BYTES,
-        "start_ticks": Procfs().stat(victim).start_ticks,
-    }
-    scout._obey({"ward": ward})
+    scout._obey({"ward": ward("tree:1", "tree", victim)})
     scout._measure("tree:1")
     assert told.said[-1]["next_s"] > 4 * BRANCH_AWAITED_S, "far from its line"
 

@@ -14,12 +14,11 @@ from bench.oom.workloads import WORKLOADS
 
 DOCS = Path(__file__).parents[2] / "docs"
 QUICK = ("tail", "leak", "two-hogs")
-SETTINGS = ("default", "tuned")
 
 
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice(list(DAEMONS)), help="Just these.")
-@click.option("--setting", multiple=True, type=click.Choice(SETTINGS), help="Just these.")
+@click.option("--setting", multiple=True, type=click.Choice(runs.SETTINGS), help="Just these.")
 @click.option("--workload", multiple=True, type=click.Choice(list(WORKLOADS)), help="Just these.")
 @click.option("--runs", "many", default=runs.RUNS, show_default=True, help="Of each.")
 @click.option(
@@ -48,7 +47,7 @@ def main(
     if not only_page:
         workloads = workload or (QUICK if quick else tuple(WORKLOADS))
         number = 1 if quick else many
-        wanted = runs.keys(only or tuple(DAEMONS), setting or SETTINGS, workloads, number)
+        wanted = runs.keys(only or tuple(DAEMONS), setting or runs.SETTINGS, workloads, number)
         try:
             for line in runs.measure(wanted, archive, guests):
                 click.echo(line)

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.oom import verdict
 from bench.oom.daemons import DAEMONS
-from bench.oom.runs import RUNS, keys
+from bench.oom.runs import RUNS, SETTINGS, keys
 from bench.oom.verdict import Cost, Spread, Verdict, spread
 from bench.oom.workloads import WORKLOADS, Workload
 from memreap import size
@@ -183,7 +183,7 @@ def lines(records: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _missing(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
-    wanted = keys(DAEMONS, ("default", "tuned"), WORKLOADS, RUNS)
+    wanted = keys(DAEMONS, SETTINGS, WORKLOADS, RUNS)
     there = {(r["daemon"], r["setting"], r["workload"], r["run"]) for r in runs}
     missing = [key for key in wanted if key not in there]
     if not missing:

@@ -28,6 +28,7 @@ IN_GUEST = (
     "workloads.py", "yard.py",
 )  # fmt: skip
 RUNS = 5  # of each
+SETTINGS = ("default", "tuned")
 MEMORY_BYTES = 1 << 30
 BOOT_S = 120.0
 BETWEEN_S = 100.0  # that may pass between two runs: settling, starting, clearing away
@@ -156,13 +157,13 @@ def measure(wanted: Iterable[Key], archive: Archive, guests: int) -> Iterator[st
 
     Raises NotReadyError.
     """
-    wanted = list(wanted)
-    while left := boots(key for key in wanted if key not in archive.done()):
-        before = len(archive.done())
+    wanted, done = list(wanted), archive.done()
+    while left := boots(key for key in wanted if key not in done):
         # Ends its processes, and they their guests, whatever happens here.
         with multiprocessing.Pool(guests, _ready_to_end) as pool:
             yield from pool.imap_unordered(partial(run, archive=archive), left)
-        if len(archive.done()) == before:
+        before, done = done, archive.done()
+        if done == before:
             yield "given up: in all of these guests no run was begun"
             return
 

@@ -410,11 +410,11 @@ class Scout:
         )
 
     def _crowd(self, members: list[Read], place: AnyWard) -> Seen:
-        seen, largest = self._candidate(members), max(members, key=lambda read: read.pages)
+        seen = self._candidate(members)
         held = crowd.resident_pages(members, place.totalpages)
         # Of a tree nobody but the scout knows who is born: its cgroup may hold others as well.
         chased = not isinstance(place, Branch) and crowd.may_be_chased(self._policy)
-        nest = self._reader.directory(largest.cgroup) if chased else ""
+        nest = self._reader.directory(members[0].cgroup) if chased else ""  # all have the same
         bare = replace(seen.candidate, rss_pages=held)
         return replace(seen, candidate=bare, crowd=True, nest=nest)
 
