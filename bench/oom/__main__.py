@@ -27,7 +27,13 @@ QUICK = ("tail", "leak", "two-hogs")
     default=DOCS / "peers.jsonl",
     help="Every run, a line each; those that are there are not run again. The page lies beside.",
 )
-@click.option("--guests", default=os.cpu_count() or 1, show_default=True, help="At a time.")
+@click.option(
+    "--guests",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    show_default=True,
+    help="At a time.",
+)
 @click.option("--quick", is_flag=True, help="One run of few workloads: a look, not a result.")
 @click.option("--page", "only_page", is_flag=True, help="Run nothing: the page, of what is there.")
 def main(
