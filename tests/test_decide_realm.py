@@ -22,7 +22,7 @@ from memreap.decide.events import (
     What,
 )
 from memreap.decide.patience import Patience
-from memreap.decide.realm import ALREADY_KILLED, Realm
+from memreap.decide.realm import ALREADY_KILLED, EXITING, Realm
 
 MIB = 1 << 20
 RULES = Rules(limit_bytes=100 * MIB, totalpages=25600, patience_s=2.0)
@@ -243,3 +243,27 @@ def test_a_calm_reading_leaves_nothing_behind() -> None:
         tracemalloc.stop()
     assert after - before < 500
     assert peak - before < 2000
+
+
+def test_who_is_exiting_by_another_hand_is_waited_for_once_and_then_no_more() -> None:
+    alone = realm(RULES, GROUP)
+    gone = Candidate((Identity(9, 1),), "gone", rss_pages=15000)
+    alone.step(1.0, Measured(GROUP, 1.0, 120 * MIB))
+    waiting = alone.step(1.0, Candidates(GROUP, (MID,), exiting=(gone,)))
+    assert acts(waiting) == [(GROUP, "shared", "gone")]
+    assert [e.reason for e in waiting if isinstance(e, Report)] == [EXITING]
+    assert acts(alone.step(1.5, Measured(GROUP, 1.5, 120 * MIB))) == []
+    assert acts(alone.tick(3.1)) == [(GROUP, "Skip", "gone"), (GROUP, "skipped", "gone")]
+    assert (GROUP, "Ask", "") in acts(alone.step(3.2, Measured(GROUP, 3.2, 120 * MIB)))
+    again = alone.step(3.2, Candidates(GROUP, (MID,), exiting=(gone,)))
+    assert acts(again) == [(GROUP, "Kill", "mid"), (GROUP, "chosen", "mid")]
+
+
+def test_relief_by_who_exits_costs_nobody() -> None:
+    alone = realm(RULES, GROUP)
+    gone = Candidate((Identity(9, 1),), "gone", rss_pages=15000)
+    alone.step(1.0, Measured(GROUP, 1.0, 120 * MIB))
+    alone.step(1.0, Candidates(GROUP, (MID,), exiting=(gone,)))
+    over = alone.step(1.4, VictimExited(GROUP, gone.identity, 1.4))
+    assert acts(over) == [(GROUP, "released", "gone")]
+    assert acts(alone.step(1.4, Measured(GROUP, 1.4, 60 * MIB))) == [(GROUP, "relieved", "")]

@@ -56,7 +56,9 @@ def test_a_reader_that_stalls_does_not_stop_the_guard(tmp_path: Path) -> None:
     os.close(read)
     assert done.returncode == 7
     assert took_s < 10
-    assert len(record.read_text().splitlines()) == 2
+    incidents = [json.loads(line) for line in record.read_text().splitlines()]
+    # On a busy machine the second may be over before the first was seen to be: one incident.
+    assert [victim["outcome"] for each in incidents for victim in each["victims"]] == ["exited"] * 2
 
 
 def test_a_record_that_cannot_be_written_is_said_before_the_command_runs(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@
 2. A state is a frozen value that says everything: two domains in equal states behave alike.
 3. One victim at a time: ``Kill`` and ``Term`` are returned only on the way out of PRESSED (and
    ``Kill`` for the victim that was asked to go), and PRESSED is entered only without a victim.
-4. A victim of another domain that holds memory here counts as our own, but is not killed again.
+4. A victim of another domain, or of the kernel, that holds memory here counts as our own, but is
+   not killed again.
 5. After a release, a reading begun before it decides nothing.
 6. In a dry run nobody is signalled, whatever else happens.
 7. Time comes in as ``now_s``; ``deadline_s`` says when a Tick is due at the latest.
@@ -67,7 +68,7 @@ class Cause(StrEnum):
     WITHIN = "within"
     ASKED_TO_GO = "asked to go"
     KILLED = "killed"
-    SHARED = "shared"  # with a domain that killed it
+    SHARED = "shared"  # with a domain, or somebody else, that killed it
     SHARED_ASKED = "shared, asked to go"
     REHEARSED = "rehearsed"
     NOBODY = "nobody"
@@ -267,7 +268,7 @@ class Domain:
         return [Term(self.name, victim), chosen]
 
     def _share(self, now_s: float, event: VictimShared) -> list[Effect]:
-        """Wait for another domain's victim as for our own."""
+        """Wait for another's victim as for our own."""
         if self.state.phase is not Phase.PRESSED:
             return []
         if not self.is_over:
@@ -275,11 +276,10 @@ class Domain:
         self.state = replace(self.state, victim=event.victim, shared=True)
         if event.killed:
             self._await_release(Cause.SHARED, now_s)
-            return [self._report(What.SHARED, now_s, "killed by another domain")]
-        # The time to save its work is the other domain's gift; we wait as for anything else.
+            return [self._report(What.SHARED, now_s, event.why)]
         deadline_s = now_s + self.rules.patience_s
         self._move(Cause.SHARED_ASKED, replace(self.state, deadline_s=deadline_s))
-        return [self._report(What.SHARED, now_s, "asked to go by another domain")]
+        return [self._report(What.SHARED, now_s, event.why)]
 
     def _kill(self, now_s: float, victim: Candidate) -> list[Effect]:
         assert not self.rules.dry_run, "a dry run signals nobody"

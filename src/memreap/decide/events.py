@@ -100,7 +100,8 @@ class Measured:
 class Candidates:
     """Everyone in the domain, in the order of the kernel's task list, and whom policy protects.
 
-    Small ones may be left out, and stand in ``others`` by their number and pages.
+    Small ones may be left out, and stand in ``others`` by their number and pages. Whoever is
+    ``exiting`` is no candidate any more, and its memory is perhaps not back yet.
     """
 
     domain: str
@@ -108,6 +109,7 @@ class Candidates:
     protected: frozenset[Identity] = frozenset()
     others: int = 0
     others_pages: int = 0
+    exiting: tuple[Candidate, ...] = ()  # large, and on their way out by another's hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +149,15 @@ class VictimRefused:
 
 @dataclass(frozen=True, slots=True)
 class VictimShared:
-    """A victim of another domain holds memory here, too: killed, or only asked to go."""
+    """A victim of another domain, or of somebody else, holds memory here, too.
+
+    ``killed``: or only asked to go; ``why``: how we know.
+    """
 
     domain: str
     victim: Candidate
     killed: bool
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 1. Domains that share no victim know nothing of each other: each may have one of its own.
 2. Where a victim under way holds memory here, too, it is waited for; nobody else dies for that.
-3. What becomes of a victim reaches everyone who waits for it, by whomever it was killed.
-4. Nobody is killed twice, nor tried again when it could not be killed.
+3. So is whoever is exiting already, killed by somebody else.
+4. What becomes of a victim reaches everyone who waits for it, by whomever it was killed.
+5. Nobody is killed twice, nor tried again when it could not be killed.
 """
 
 from collections.abc import Iterator
@@ -25,6 +26,10 @@ from memreap.decide.events import (
 )
 
 ALREADY_KILLED = "already killed"
+BY_ANOTHER_DOMAIN = "killed by another domain"
+# The time to save its work is the other domain's gift; we wait as for anything else.
+ASKED_BY_ANOTHER_DOMAIN = "asked to go by another domain"
+EXITING = "exiting already, by another's hand"
 
 
 class Realm:
@@ -82,7 +87,8 @@ class Realm:
         if domain is None:
             return []
         if isinstance(event, Candidates):
-            event = self._shared(domain, event) or self._told(event)
+            under_way = self._shared(domain, event) or self._exiting(domain, event)
+            event = under_way or self._told(event)
         effects = domain.step(now_s, event)
         for effect in effects:
             if isinstance(effect, Kill):
@@ -109,7 +115,15 @@ class Realm:
                 continue
             if domain.name in victim.domains or any(m in here for m in victim.members):
                 killed = other.state.phase is Phase.RELEASING
-                return VictimShared(domain.name, victim, killed)
+                why = BY_ANOTHER_DOMAIN if killed else ASKED_BY_ANOTHER_DOMAIN
+                return VictimShared(domain.name, victim, killed, why)
+        return None
+
+    def _exiting(self, domain: Domain, event: Candidates) -> VictimShared | None:
+        """One whom somebody else killed, say the kernel, and who was not waited for in vain yet."""
+        for one in event.exiting:
+            if one.identity not in domain.state.skipped and one.identity not in self._spent:
+                return VictimShared(domain.name, one, killed=True, why=EXITING)
         return None
 
     def _told(self, event: Candidates) -> Candidates:

@@ -31,11 +31,12 @@ from memreap.decide.events import (
     Report,
     Skip,
     Term,
+    VictimExited,
     VictimRefused,
     VictimReleased,
     What,
 )
-from memreap.decide.realm import Realm
+from memreap.decide.realm import EXITING, Realm
 from memreap.guard.crew import Scouts, Scribes
 from memreap.guard.gauges import Figures, Gone, NodeGauge, TreeGauge, gauge
 from memreap.guard.hands import Deed, Hands
@@ -308,6 +309,8 @@ class Core:
         post.hot.take(look, pidfds)
         if post.asked_s is None or now_s - look.read_s - look.took_s > FRESH_S:
             return  # nobody asked; or it lay here while the core had no CPU, and a fresh one comes
+        if look.read_s < post.asked_s and post.looks_outdated(now_s):
+            return  # whoever took it all came, or grew, since; the look that was asked for comes
         self._read_one(post, now_s)  # whoever went while they looked is in both, or in neither
         if post.name in self._posts:
             self._answer(post, now_s)
@@ -381,10 +384,19 @@ class Core:
 
     def _read(self, now_s: float) -> None:
         for post in list(self._posts.values()):
+            self._settle_leaving(post, now_s)
             if now_s >= post.due_s and not self._read_one(post, now_s):
                 # It should have been brought: is the scout still there?
                 post.due_s = now_s + TREE_SILENCE_S
                 self._scouts.tell(_look(post), now_s, expects=True)
+
+    def _settle_leaving(self, post: Post, now_s: float) -> None:
+        """One of whose death we only heard has nobody else who tells that it is over."""
+        identity = post.leaving
+        if identity is not None and not post.hot.is_leaving(identity):
+            post.leaving = None
+            post.due_s = now_s
+            self._step(now_s, VictimExited(post.name, identity, now_s))
 
     def _read_one(self, post: Post, now_s: float) -> bool:
         """Take a reading, or give up what is gone; False where it is brought, not read."""
@@ -451,7 +463,7 @@ class Core:
         match effect:
             case AskCandidates():
                 post.asked_s = now_s
-                if post.hot.age_s(now_s) <= FRESH_S:
+                if post.hot.age_s(now_s) <= FRESH_S and not post.looks_outdated(now_s):
                     self._answer(post, now_s)
                 else:
                     self._scouts.tell(_look(post), now_s, expects=True)
@@ -497,7 +509,13 @@ class Core:
         candidates = tuple(seen.candidate for seen in look.seen if hot.is_there(seen))
         self._step(
             now_s,
-            Candidates(post.name, candidates, others=look.others, others_pages=look.others_pages),
+            Candidates(
+                post.name,
+                candidates,
+                others=look.others,
+                others_pages=look.others_pages,
+                exiting=tuple(c for c in look.exiting if hot.is_leaving(c.identity)),
+            ),
         )
 
     def _patience_for(self, post: Post) -> float | None:
@@ -511,9 +529,7 @@ class Core:
     def _report(self, post: Post, report: Report, now_s: float) -> None:
         if report.what is What.PRESSED:
             self._turns.begin_incident(post)
-        if report.what is What.CHOSEN and report.victim is not None:
-            post.chosen_s = now_s
-            post.hot.remember(report.victim)
+        self._note_victim(post, report, now_s)
         turn = self._turns.of_report(post, report, dry_run=self._settings.dry_run)
         if report.what is What.HELPLESS:  # tried again and again: everyone is named once
             if post.helpless_told == post.incident:
@@ -534,6 +550,17 @@ class Core:
         if report.what is What.RELIEVED:
             post.incident = None
             self._quiet_s = now_s + QUIET_S
+
+    def _note_victim(self, post: Post, report: Report, now_s: float) -> None:
+        victim = report.victim
+        if report.what in (What.CHOSEN, What.SHARED) and victim is not None:
+            post.chosen_s = now_s
+            if report.what is What.CHOSEN:
+                post.hot.remember(victim)
+            elif report.reason == EXITING:
+                post.leaving = victim.identity
+        elif report.what in (What.RELEASED, What.SKIPPED):
+            post.leaving = None
 
     def _write(self, post: Post, what: str, now_s: float) -> None:
         victim = self._realm.domain(post.name).state.victim

@@ -74,16 +74,20 @@ class Look:
     full_s: float = 0.0  # when everyone was last read, and not only those known to be large
     newest_pid: int = 0  # given out when it began: whoever has a later one was born since
     bound: bool = False  # of a NUMA node: whether somebody may use no other
+    exiting: tuple[Candidate, ...] = ()  # large, and on their way out; held by their pidfds, too
 
     def as_message(self) -> dict[str, Any]:
         """As JSON can carry it."""
-        fields = {name: getattr(self, name) for name in Look.__slots__ if name != "seen"}
-        return {"look": {**fields, "seen": [_seen_message(seen) for seen in self.seen]}}
+        fields = {name: getattr(self, name) for name in Look.__slots__}
+        seen = [_seen_message(seen) for seen in self.seen]
+        return {"look": fields | {"seen": seen, "exiting": [asdict(c) for c in self.exiting]}}
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> "Look":
         """The inverse of ``as_message``, from what stands under ``look``."""
-        return cls(**{**message, "seen": tuple(_seen(raw) for raw in message["seen"])})
+        seen = tuple(_seen(raw) for raw in message["seen"])
+        exiting = tuple(_candidate(raw) for raw in message["exiting"])
+        return cls(**{**message, "seen": seen, "exiting": exiting})
 
 
 def _seen_message(seen: Seen) -> dict[str, Any]:
@@ -92,16 +96,19 @@ def _seen_message(seen: Seen) -> dict[str, Any]:
     return {**fields, "candidate": candidate, "facts": [f.as_message() for f in seen.facts]}
 
 
-def _seen(raw: dict[str, Any]) -> Seen:
-    fields = raw["candidate"]
-    candidate = Candidate(
+def _candidate(raw: dict[str, Any]) -> Candidate:
+    return Candidate(
         **{
-            **fields,
-            "members": tuple(Identity(*member) for member in fields["members"]),
-            "tier": Tier(fields["tier"]),
-            "domains": tuple(fields["domains"]),
+            **raw,
+            "members": tuple(Identity(*member) for member in raw["members"]),
+            "tier": Tier(raw["tier"]),
+            "domains": tuple(raw["domains"]),
         }
     )
+
+
+def _seen(raw: dict[str, Any]) -> Seen:
+    candidate = _candidate(raw["candidate"])
     facts = tuple(Facts.from_message(dict(f)) for f in raw["facts"])
     sharers = tuple(raw["sharers"])
     return Seen(**{**raw, "candidate": candidate, "facts": facts, "sharers": sharers})

@@ -90,6 +90,12 @@ class HotSet:
         fds = [self.pidfds[m] for m in seen.candidate.members if m in self.pidfds]
         return any(not has_exited(fd) for fd in fds)
 
+    def is_leaving(self, identity: Identity) -> bool:
+        """Whether one who was exiting still is."""
+        if self.look is None or all(one.identity != identity for one in self.look.exiting):
+            return False
+        return identity not in self.pidfds or not has_exited(self.pidfds[identity])
+
     def age_s(self, now_s: float) -> float:
         """How long ago the look began."""
         return now_s - self.look.read_s if self.look else float("inf")
@@ -123,6 +129,7 @@ class Post:
         self.watch_s: float | None = None  # how often the scout looks by itself
         self.members: list[Identity] = []  # of a tree: known even if the scout is lost
         self.root: Identity | None = None  # of a tree: its first process, as it was first seen
+        self.leaving: Identity | None = None  # waited for, though nobody here killed it
         self.helpless_told: int | None = None  # the incident in which everyone was named already
         self._since = (0.0, 0)
         self._eased_s = 0.0

@@ -133,6 +133,17 @@ class Reader:
         finally:
             self.mark.set(0)
 
+    def exiting(self, pid: int) -> Stat | None:
+        """One whose mm is gone from /proc though it is still on its way out; None for any other."""
+        self.mark.set(pid)
+        try:
+            stat = self.procfs.stat(pid)
+            return stat if stat.is_exiting and not stat.is_kernel_thread else None
+        except (*GONE, PermissionError, ValueError, IndexError):
+            return None
+        finally:
+            self.mark.set(0)
+
     def facts(self, pid: int) -> Facts | None:
         """What a reaper needs; None where it is gone."""
         self.mark.set(pid)

@@ -34,6 +34,7 @@ GROUP_REAPED_MAX = 8
 GROUP_MAX = 2000  # members of a group that dies as one
 ENOUGH_SHARE = 0.05  # of a node: who holds so much, whose end is relief
 CRUMB_SHARE = 0.1  # of what the largest holds on a node: who has less does not count beside it
+EXITING_SHARE = 0.05  # of a domain: who held so much, whose exit is waited for
 FULL_AGE_MAX_S = 0.5  # how long a look at those known to be large may stand in for all
 FULL_SHARE = 0.2  # what full looks may cost of a CPU, while a domain is watched
 QUICK_SHARE = 0.2  # and quick ones
@@ -69,7 +70,8 @@ class Scout:
         self._wards: dict[str, AnyWard] = {}
         self._watched: dict[str, Watched] = {}
         self._doomed: dict[int, int] = {}  # pid -> pidfd: a number that passes on is free again
-        self._hot: dict[str, list[int]] = {}
+        self._hot: dict[str, dict[int, int]] = {}  # pid -> pages, the largest first
+        self._exiting: dict[str, dict[int, int]] = {}  # the same of those who were leaving
         self._full: dict[str, tuple[float, float, int]] = {}  # when, what it cost, newest pid
         self._others: dict[str, tuple[int, int]] = {}
         self._below: dict[str, list[str]] = {}
@@ -165,8 +167,9 @@ class Scout:
         gone = self._wards.pop(name, None)
         if isinstance(gone, Branch):
             gone.close()
-        for table in (self._watched, self._hot, self._full, self._others, self._branch_due):
+        for table in (self._watched, self._hot, self._exiting, self._full, self._others):
             table.pop(name, None)
+        self._branch_due.pop(name, None)
         self._branch_last.pop(name, None)
         self._branch_told.pop(name, None)
         self._below.clear()  # what was forgotten may be found again, of the same name
@@ -253,8 +256,9 @@ class Scout:
         full_s, cost_s, newest = self._full.get(name, (0.0, 0.0, 0))
         age_max_s = max(FULL_AGE_MAX_S, cost_s / FULL_SHARE)
         quick = quick and name in self._hot and began_s - full_s < age_max_s
-        hot = self._newcomers(place, newest) if quick else self._everyone(place)
+        hot = self._newcomers(place, newest) if quick else self._everyone(place, newest)
         reads = self._read_held(hot)
+        leaving = self._leaving(place, [pid for pid in hot if pid not in reads], newest)
         seen = self._seen(place, reads)
         bound = False
         if isinstance(place, Node):
@@ -264,6 +268,9 @@ class Scout:
             full_s = began_s
             self._full[name] = (began_s, took_s, newest_pid)
         others, others_pages = self._others.get(name, (0, 0))
+        # A small one's exit is over by now.
+        exiting = tuple(c for c in leaving if self._reader.exiting(c.identity.pid))[:FACTS_MAX]
+        self._exiting[name] = {one.identity.pid: one.pages for one in exiting}
         look = Look(
             domain=name,
             number=number,
@@ -275,11 +282,12 @@ class Scout:
             full_s=full_s,
             newest_pid=newest_pid,
             bound=bound,
+            exiting=exiting,
         )
-        self._say(look, reads)
+        self._say(look, reads, leaving)
 
-    def _everyone(self, place: AnyWard) -> list[int]:
-        """The largest of the domain by a first look at all."""
+    def _everyone(self, place: AnyWard, newest_pid: int) -> list[int]:
+        """The largest of the domain by a first look at all, and who may just be leaving."""
         reader, all_pids = self._reader, place.pids()
         reader.forget(set(self._procfs.pids()))
         unread = self._unread()
@@ -295,12 +303,15 @@ class Scout:
         ]
         weighed.sort(reverse=True)
         small = weighed[LISTED_MAX:]
+        has_mm = {pid for _, pid in weighed}
+        known = self._hot.get(place.name, {}).keys() | self._exiting.get(place.name, {})
+        leaving = [p for p in pids if (p in known or p > newest_pid) and p not in has_mm]
         newest: list[int] = []
         if self._many_are_born and self._policy.crowd:
             newest = sorted((pid for _, pid in small), reverse=True)[:SAMPLED]
         unseen = [(weight, pid) for weight, pid in small if pid not in newest]
         self._others[place.name] = (len(unseen), sum(max(0, weight) for weight, _ in unseen))
-        return [pid for _, pid in weighed[:LISTED_MAX]] + newest
+        return [pid for _, pid in weighed[:LISTED_MAX]] + newest + leaving[-LISTED_MAX:]
 
     def _swapping(self) -> bool:
         meminfo = self._procfs.meminfo()
@@ -309,10 +320,37 @@ class Scout:
     def _newcomers(self, place: AnyWard, newest: int) -> list[int]:
         """Those known to be large, and who was born since the last full look."""
         unread = self._unread()
-        hot = [p for p in self._hot[place.name] if p not in unread]
+        known_pids = [*self._hot[place.name], *self._exiting.get(place.name, {})]
+        hot = [p for p in known_pids if p not in unread]
         known = set(hot)
         fresh = [p for p in place.pids() if p > newest and p not in known]
         return hot + [p for p in fresh if p not in unread][-LISTED_MAX:]
+
+    def _leaving(self, place: AnyWard, pids: list[int], newest_pid: int) -> dict[Candidate, int]:
+        """Of those who have no mm any more, whose memory may count, each with its pidfd.
+
+        Who was known to be small, or is that old and was never seen to hold any, does not count.
+        """
+        if isinstance(place, Branch):
+            return {}  # whose usage is what its processes show
+        known, least = self._hot.get(place.name, {}), place.totalpages * EXITING_SHARE
+        awaited = self._exiting.get(place.name, {})
+        found: dict[Candidate, int] = {}
+        for pid in pids:
+            weight = known.get(pid, least if pid > newest_pid else 0)
+            if weight < least and pid not in awaited:
+                continue
+            if isinstance(place, Node) and pid not in place.holders:
+                continue
+            with contextlib.suppress(OSError):
+                pidfd = os.pidfd_open(pid)
+                if (stat := self._reader.exiting(pid)) is None:
+                    os.close(pidfd)
+                    continue
+                who = (Identity(pid, stat.start_ticks),)
+                pages = known.get(pid, awaited.get(pid, 0))
+                found[Candidate(who, stat.comm, rss_pages=pages)] = pidfd
+        return found
 
     def _read_held(self, pids: list[int]) -> dict[int, tuple[Read, int]]:
         """Read each behind a pidfd of its own: (what was read, the pidfd or -1)."""
@@ -337,9 +375,8 @@ class Scout:
             for pid, (read, _) in reads.items()
             if place.holds(pid, read.memory.uid, read.cgroup)
         }
-        self._hot[place.name] = sorted(belonging, key=lambda pid: -belonging[pid].pages)[
-            :LISTED_MAX
-        ]
+        largest = sorted(belonging, key=lambda pid: -belonging[pid].pages)[:LISTED_MAX]
+        self._hot[place.name] = {pid: belonging[pid].pages for pid in largest}
         crowds = crowd.found(belonging.values()) if self._policy.crowd else frozenset()
         groups: dict[str, list[Read]] = {}
         for read in belonging.values():
@@ -466,8 +503,14 @@ class Scout:
         place.holders = {member.pid for one in here for member in one.candidate.members}
         return tuple(here), any_bound
 
-    def _say(self, look: Look, reads: dict[int, tuple[Read, int]]) -> None:
+    def _say(
+        self, look: Look, reads: dict[int, tuple[Read, int]], leaving: dict[Candidate, int]
+    ) -> None:
         """First the descriptors, then the look that they belong to."""
+        if look.exiting:
+            who = [one.identity for one in look.exiting]
+            fds = [leaving[one] for one in look.exiting]
+            self._line.say({"held": who, "of": look.number}, fds)
         wanted = [
             member.pid
             for seen in look.seen
@@ -481,7 +524,7 @@ class Scout:
             who = [reads[pid][0].identity for pid in part]
             self._line.say({"held": who, "of": look.number}, [reads[pid][1] for pid in part])
         self._say_what_fits(look)
-        for _, pidfd in reads.values():
+        for pidfd in [*(fd for _, fd in reads.values()), *leaving.values()]:
             if pidfd >= 0:
                 os.close(pidfd)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 PAGE_SIZE_BYTES = os.sysconf("SC_PAGE_SIZE")
 CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-PF_KTHREAD = 0x00200000  # include/linux/sched.h
+PF_EXITING, PF_KTHREAD = 0x00000004, 0x00200000  # include/linux/sched.h
 
 _KB = re.compile(rb"^(\w+):\s+(\d+) kB$", re.MULTILINE)
 
@@ -41,6 +41,11 @@ class Stat:
     def is_kernel_thread(self) -> bool:
         """A task of the kernel's own: no mm, never a victim."""
         return bool(self.flags & PF_KTHREAD)
+
+    @property
+    def is_exiting(self) -> bool:
+        """In do_exit, and not yet at its end: it may still hold memory that nothing shows."""
+        return bool(self.flags & PF_EXITING) and self.state not in "ZX"
 
 
 @dataclass(frozen=True, slots=True)

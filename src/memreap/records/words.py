@@ -136,7 +136,7 @@ def _spared(turn: Turn, course: Course | None) -> str:
 
 def _shared(turn: Turn, course: Course | None) -> str:
     del course
-    return f"waits for {_victim(turn)}, killed for another domain, which holds memory here too"
+    return f"waits for {_victim(turn)}, {turn['reason']}: it holds memory here, too"
 
 
 def _helpless(turn: Turn, course: Course | None) -> str:

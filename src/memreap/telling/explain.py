@@ -90,11 +90,9 @@ def _tell(story: Story) -> None:
     for turn in story.helpless[:1]:
         _helpless(turn, len(story.helpless))
     if story.shared:
-        victims = list(dict.fromkeys(whom(t["victim"]) for t in story.shared if t.get("victim")))
-        _prose(
-            f"It waited for {', '.join(victims[:5])}, killed for another domain: its memory was "
-            "held here too."
-        )
+        told = (f"{whom(t['victim'])} ({t['reason']})" for t in story.shared if t.get("victim"))
+        victims = ", ".join(list(dict.fromkeys(told))[:5])
+        _prose(f"It waited for {victims}: the memory was held here too.")
     _timeline(story)
     if text := _remains(story):
         _prose(text)

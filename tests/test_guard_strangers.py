@@ -1,0 +1,149 @@
+"""Who dies by another's hand: the guard waits for that memory, too, before anybody else goes."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from tests.guarding import Guard, Hog, alive, limited
+
+from memreap.decide.events import Candidate, Identity
+from memreap.guard.core import Core
+from memreap.guard.gauges import Figures
+from memreap.guard.look import Look, Seen
+from memreap.guard.post import Post
+from memreap.guard.scout import Scout
+from memreap.guard.settings import Kind, Scope
+from memreap.linux.procfs import Procfs
+from memreap.victims import Staged, stage
+
+MIB = 1 << 20
+live = [pytest.mark.kernel, pytest.mark.skipif("os.geteuid() != 0", reason="needs root")]
+Start = Callable[..., Guard]
+StartHog = Callable[..., Hog]
+MakeCgroup = Callable[[str], Path]
+
+
+@contextmanager
+def hung(possible: dict[str, str | None], directory: Path) -> Iterator[Staged]:
+    """A process of 200 MiB that hangs in its exit, with all of it, until this is left."""
+    if why := possible["hung-aio"]:
+        pytest.skip(f"no hung-aio victim here: {why}")
+    with stage("hung-aio", 200 * MIB, cgroups=(directory,)) as victim:
+        os.kill(victim.pid, signal.SIGKILL)
+        deadline_s = time.monotonic() + 10
+        while Procfs().resident_pages(victim.pid):
+            assert time.monotonic() < deadline_s, "it keeps its mm"
+            time.sleep(0.001)
+        yield victim
+
+
+@pytest.fixture
+def place(cgroup: MakeCgroup) -> Path:
+    return limited(cgroup("memory"), 600)
+
+
+class TestLive:
+    pytestmark = live
+
+    def test_nobody_else_dies_while_it_exits(
+        self, guard: Start, hog: StartHog, place: Path, possible: dict[str, str | None]
+    ) -> None:
+        small = hog(place, 60)
+        small.wait_full()
+        with ExitStack() as stack:
+            victim = stack.enter_context(hung(possible, place))
+            one = guard("--cgroup", place, "--limit", "150M", "--patience", "20")
+            shared = one.wait_for_turn("shared")
+            assert shared["victim"]["pids"] == [victim.pid]
+            time.sleep(0.5)
+            assert one.turns("chosen", "released", "skipped") == []
+            stack.close()
+        one.wait_for_turn("released")
+        one.wait_for_turn("relieved")
+        assert one.turns("chosen") == []
+        assert alive(small.pid)
+        assert "exiting already, by another's hand" in one.log
+
+    def test_one_that_never_exits_is_waited_for_once(
+        self, guard: Start, hog: StartHog, place: Path, possible: dict[str, str | None]
+    ) -> None:
+        small, smaller = hog(place, 80), hog(place, 40)
+        for each in (small, smaller):
+            each.wait_full()
+        with hung(possible, place) as victim:
+            one = guard("--cgroup", place, "--limit", "190M", "--patience", "0.5")
+            one.wait_for(lambda: small.was_killed and smaller.was_killed)
+            first = one.wait_for_turn("killed")
+            assert one.wait_for_turn("skipped")["victim"]["pids"] == [victim.pid]
+            (shared,) = one.turns("shared")
+            assert first["at_s"] - shared["at_s"] > 0.5
+
+    def test_a_process_that_exits_in_no_time_is_not_waited_for(
+        self, guard: Start, hog: StartHog, place: Path
+    ) -> None:
+        one = guard("--cgroup", place, "--limit", "300M", "--patience", "20")
+        for _ in range(3):
+            hog(place, 30).end()
+        big = hog(place, 400, 1500)
+        one.wait_for(lambda: big.was_killed)
+        one.wait_for_turn("relieved")
+        assert one.turns("shared") == []
+
+
+def figures(usage_bytes: int) -> Figures:
+    return Figures(usage_bytes, 100 * MIB, 200 * MIB, None, {})
+
+
+def seen(pid: int, mib: int) -> Seen:
+    return Seen(Candidate((Identity(pid, 1),), f"hog{pid}", rss_pages=mib * 256, barred="held"))
+
+
+def core_of_one(asked_s: float, usage_bytes: int) -> tuple[Core, mock.Mock]:
+    """A core that asked who is there; whether it answers is told by the mock."""
+    post = Post(Scope(Kind.CGROUP, "cgroup:/x", path="/x"), mock.Mock())
+    post.figures, post.asked_s = figures(usage_bytes), asked_s
+    core = Core.__new__(Core)
+    core._posts = {post.name: post}
+    core._read_one = mock.Mock()  # type: ignore[method-assign]
+    core._answer = answered = mock.Mock()  # type: ignore[method-assign]
+    return core, answered
+
+
+@pytest.mark.parametrize(
+    ("began_s", "mib", "is_answer"),
+    [
+        (9.95, 20, False),  # who took the other 100 MiB came since
+        (9.95, 80, True),
+        (10.01, 20, True),  # the rest is nobody's, or nobody's who can be seen
+    ],
+)
+def test_a_look_from_before_that_explains_little_is_no_answer(
+    began_s: float, mib: int, is_answer: bool
+) -> None:
+    core, answered = core_of_one(10.0, 120 * MIB)
+    core._take_look(Look("cgroup:/x", 1, began_s, 0.01, (seen(7, mib),)), {}, 10.03)
+    assert answered.called is is_answer
+
+
+def test_whoever_is_leaving_travels_with_a_look() -> None:
+    one = Candidate((Identity(8, 2),), "going", rss_pages=70)
+    look = Look("cgroup:/x", 1, 9.9, 0.01, (seen(7, 10),), exiting=(one,))
+    assert Look.from_message(look.as_message()["look"]) == look
+
+
+def test_only_who_may_have_held_much_is_waited_for() -> None:
+    """Of those without an mm: known to be large, or too young to be known."""
+    scout = Scout.__new__(Scout)
+    scout._hot, scout._exiting = {"x": {10: 900, 11: 20}}, {"x": {13: 0}}
+    scout._reader = mock.Mock()
+    scout._reader.exiting = lambda pid: mock.Mock(start_ticks=pid, comm=str(pid))
+    place = mock.Mock(totalpages=10_000)
+    place.name = "x"
+    with mock.patch("os.pidfd_open", return_value=-1):
+        found = scout._leaving(place, [10, 11, 12, 13, 200], newest_pid=100)
+    assert [(one.identity.pid, one.pages) for one in found] == [(10, 900), (13, 0), (200, 0)]
