@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from memreap.decide.patience import Patience
+from memreap.decide.realm import Realm
 from memreap.guard import core, crew, hands, killing, post, turns
 from memreap.guard.core import Core
 from memreap.guard.crew import Scouts, Scribes
@@ -157,6 +158,7 @@ def _at_once(patience: Patience, _: float) -> float:
 MUTANTS: dict[str, tuple[int, object, str, Callable[[], object]]] = {
     "a dry run kills": (1, Post, "rules", _rules_without_dry_run),
     "no patience": (2, Patience, "ends_s", lambda: _at_once),
+    "the kernel's victim is not waited for": (2, Realm, "_exiting", lambda: _nothing),
     "a new scout is not told": (3, Hands, "doomed", lambda: property(_nobody)),
     "the core waits": (4, Core, "_keep", _busy_keep),
     "the core spins": (4, Core, "_doze", _trees_are_always_due),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memreap.decide.events import Candidate, Event, VictimExited, VictimRefused
 from memreap.guard.crew import WHOLE_MAX
+from memreap.guard.killing import TIMEOUT_S
 from memreap.reap.facts import Facts
 from memreap.simulate.guard_machine import MIB, Process
 
@@ -21,6 +22,11 @@ TURN_MAX_S = 0.5  # how long the core may be away from its poll, beyond what it 
 POLLS_MAX = 1500  # in a second: while somebody dies it looks every 5 ms, and is told things
 PROGRESS_BYTES = MIB
 SLACK_S = 0.1
+# Whom somebody else killed: since when a decision must know of it, how much of the line counts, and
+# what keeps it from being known.
+KNOWN_S, COUNTS_SHARE = 0.5, 0.06
+SIGHT = {"scouts die", "scouts are slow", "lines are full", "the core is late",
+         "the machine sleeps", "descriptors are scarce", "settings are reloaded"}  # fmt: skip
 SEEN_S = 0.06  # a little more than the guard's longest time between readings beside a victim
 QUEUE_MAX = 10_000
 
@@ -87,6 +93,7 @@ class Laws:
         usage, place = self._world.usage_bytes(domain), self._world.places[domain]
         if usage < place.limit_bytes * 0.7:
             raise Broken(2, f"{domain} kills at {usage / place.limit_bytes:.0%} of its line")
+        self._is_alone(domain, victim)
         self._victims[domain] = now_s, victim
         self._progress[domain] = now_s, float(usage), now_s
         self.kills.append((now_s, domain, victim))
@@ -105,6 +112,26 @@ class Laws:
                 f" ({victim.identity.pid}) still to come, which it has not passed over",
             )
 
+    def _is_alone(self, domain: str, victim: Candidate) -> None:
+        """Whether nobody whom others killed had so much to give that it should be waited for."""
+        world = self._world
+        if SIGHT & set(world.options.faults):
+            return  # it may not have been known in time
+        now_s, limit_bytes = world.machine.now_s, world.places[domain].limit_bytes
+        for process in world.machine.processes.values():
+            if domain not in process.domains or not world.is_exiting(process, domain):
+                continue
+            if process.identity in victim.members or process.refused:
+                continue  # to kill it once more does no harm; or that was tried, and not permitted
+            held, age_s = process.mm.at(now_s), now_s - (process.killed_s or 0.0)
+            is_known = KNOWN_S < age_s < world.options.patience_s - SLACK_S
+            if is_known and held > limit_bytes * COUNTS_SHARE:
+                raise Broken(
+                    2,
+                    f"{domain} kills {victim.name} while {process.comm} ({process.pid}), whom"
+                    f" somebody else killed, has {held / MIB:.0f} MiB to give back",
+                )
+
     def is_passed_over(self, domain: str) -> None:
         """A domain waits no longer for its victim."""
         if domain not in self._victims:
@@ -117,8 +144,10 @@ class Laws:
             return
         since_s = self._fell_s(domain)
         patience_s = self._world.options.patience_s
-        waited_s = self._world.machine.now_s - max(since_s, killed_s)
-        if waited_s < patience_s - SLACK_S:
+        now_s = self._world.machine.now_s
+        waited_s = now_s - max(since_s, killed_s)
+        # Its reapers' time is over at some point, whoever else makes the usage fall meanwhile.
+        if waited_s < patience_s - SLACK_S and now_s < killed_s + TIMEOUT_S - SLACK_S:
             raise Broken(
                 2,
                 f"{domain} passes {victim.name} ({victim.identity.pid}) over {waited_s:.2f} s after"

@@ -171,11 +171,11 @@ class Machine:
         return made
 
     def kill(self, process: Process, *, by_guard: bool = True) -> None:
-        """SIGKILL; or it goes by itself, having been asked to."""
+        """SIGKILL; or it goes by itself, having been asked to, or by another's hand."""
         if process.killed_s is not None or process.exited_s is not None:
             return
         process.killed_s, process.by_guard = self.now_s, by_guard
-        how = "SIGKILL to" if by_guard else "on SIGTERM goes"
+        how = "SIGKILL to" if by_guard else "by no SIGKILL of the guard's goes"
         self.tell(f"{how} {process.comm} ({process.pid})")
         mm = process.mm
         mm.users.discard(process.pid)

@@ -249,8 +249,11 @@ class SimScout:
     def _tell(self, name: str, read: list[Process], began_s: float, took_s: float) -> None:
         self._busy = False
         if name in self._wards and not self._worker.is_gone:
-            there = [p for p in read if p.exited_s is None]
+            living = [p for p in read if p.exited_s is None]
+            exiting = [p for p in living if self._world.is_exiting(p, name)]
+            there = [p for p in living if p not in exiting]
             held = [p for p in there if not self._world.is_spared(p)]
+            held += exiting
             self._worker.post({"held": [list(p.identity) for p in held], "of": 1}, held)
             look = {
                 "domain": name,
@@ -263,6 +266,7 @@ class SimScout:
                 "full_s": began_s,
                 "newest_pid": self._world.newest_pid,
                 "bound": False,
+                "exiting": [self._world.seen(p)["candidate"] for p in exiting],
             }
             self._worker.post({"look": look})
         self._next()
@@ -461,7 +465,9 @@ def facts_of(process: Process, held_bytes: int) -> Facts:
     )
 
 
-def seen_of(process: Process, held_bytes: int, sharers: tuple[int, ...], barred: str) -> object:
+def seen_of(
+    process: Process, held_bytes: int, sharers: tuple[int, ...], barred: str
+) -> dict[str, Any]:
     """How a scout tells of one: what ``Look.as_message`` makes of it, without making it."""
     pages = held_bytes // PAGE_SIZE_BYTES
     facts = {

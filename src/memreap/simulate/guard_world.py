@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from memreap.guard.settings import Kind
 from memreap.reap.facts import Facts
 from memreap.simulate.choices import Choices
 from memreap.simulate.guard_machine import BEGIN_S, MIB, Fate, Machine, Mm, Process
@@ -30,6 +31,7 @@ FAULTS = (
     "reapers are slow",
     "reaps are slow",
     "kills are not permitted",
+    "others kill",
     "no process_mrelease",
     "the core is late",
     "the clock jumps",
@@ -186,6 +188,8 @@ class World:
             hog.exit_s = choices.pick((0.03, 0.4, 3.0))
             if options.shares and number == options.hogs - 1:
                 self.machine.start("sharer", mm, domains)
+            if self.faulty("others kill", 2):
+                self.machine.after(0.2 + choices.choose(30) / 10, self._murder(hog))
             if options.forks:
                 self.machine.after(0.5 + choices.choose(8), self._fork(hog))
         for number in range(options.bystanders):
@@ -206,6 +210,15 @@ class World:
 
         return fork
 
+    def _murder(self, hog: Process) -> Callable[[], None]:
+        """SIGKILL by the kernel's own OOM killer, or by anybody."""
+        return lambda: self.machine.kill(hog, by_guard=False)
+
+    def is_exiting(self, process: Process, name: str) -> bool:
+        """Whether it shows no memory any more, though its domain still counts it."""
+        by_another = process.killed_s is not None and not process.by_guard
+        return by_another and self.places[name].kind != Kind.TREE and not process.mm.users
+
     def _reuse_pid(self, dead: Process) -> None:
         """Somebody else has the number of one who is gone."""
         there = [name for name in dead.domains if self.places[name].is_there]
@@ -224,7 +237,7 @@ class World:
 
         return facts_of(process, int(process.mm.at(self.machine.now_s)))
 
-    def seen(self, process: Process) -> object:
+    def seen(self, process: Process) -> dict[str, Any]:
         """How a scout tells of one."""
         from memreap.simulate.guard_workers import seen_of  # noqa: PLC0415
 
