@@ -5,7 +5,7 @@ travel beside it: each was open before anything of its process was read, so the 
 and the judgement are of the process that the descriptor holds, whatever becomes of its pid.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from memreap.decide.events import Candidate, Identity, Tier
@@ -78,9 +78,10 @@ class Look:
 
     def as_message(self) -> dict[str, Any]:
         """As JSON can carry it."""
-        fields = {name: getattr(self, name) for name in Look.__slots__}
         seen = [_seen_message(seen) for seen in self.seen]
-        return {"look": fields | {"seen": seen, "exiting": [asdict(c) for c in self.exiting]}}
+        return {
+            "look": _fields(self) | {"seen": seen, "exiting": [_fields(c) for c in self.exiting]}
+        }
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> "Look":
@@ -91,9 +92,13 @@ class Look:
 
 
 def _seen_message(seen: Seen) -> dict[str, Any]:
-    fields = {name: getattr(seen, name) for name in Seen.__slots__}
-    candidate = asdict(seen.candidate)
-    return {**fields, "candidate": candidate, "facts": [f.as_message() for f in seen.facts]}
+    facts = [f.as_message() for f in seen.facts]
+    return _fields(seen) | {"candidate": _fields(seen.candidate), "facts": facts}
+
+
+def _fields(one: Look | Seen | Candidate) -> dict[str, Any]:
+    """As dataclasses.asdict, without its copies: a look has fifty, and is awaited."""
+    return {name: getattr(one, name) for name in type(one).__slots__}
 
 
 def _candidate(raw: dict[str, Any]) -> Candidate:

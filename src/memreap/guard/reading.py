@@ -93,9 +93,10 @@ class Reader:
         self._ancestors = _ancestors(core_pid, procfs)
         self._users = _users()
         self._kept: dict[Identity, Kept] = {}
+        self._all_mounts = cgroups.mounts(procfs)
         self._mounts = [
             (os.fspath(root), kind == "cgroup2")
-            for root, kind, options in cgroups.mounts(procfs)
+            for root, kind, options in self._all_mounts
             if kind == "cgroup2" or "memory" in options
         ]
 
@@ -144,11 +145,13 @@ class Reader:
         finally:
             self.mark.set(0)
 
-    def facts(self, pid: int) -> Facts | None:
-        """What a reaper needs; None where it is gone."""
-        self.mark.set(pid)
+    def facts(self, read: Read) -> Facts | None:
+        """What a reaper needs of one who was just read; None where it is gone."""
+        self.mark.set(read.identity.pid)
         try:
-            return facts_.read(pid, self.procfs)
+            return facts_.complete(
+                read.stat, read.memory, read.oom_score_adj, self.procfs, self._all_mounts
+            )
         except (*GONE, PermissionError):
             return None
         finally:

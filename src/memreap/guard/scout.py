@@ -37,7 +37,7 @@ CRUMB_SHARE = 0.1  # of what the largest holds on a node: who has less does not 
 EXITING_SHARE = 0.05  # of a domain: who held so much, whose exit is waited for
 FULL_AGE_MAX_S = 0.5  # how long a look at those known to be large may stand in for all
 FULL_SHARE = 0.2  # what full looks may cost of a CPU, while a domain is watched
-QUICK_SHARE = 0.2  # and quick ones
+QUICK_SHARE = 0.5  # and quick ones: they are wanted when the line is near, and must not be old
 BRANCH_SHARE = 0.5  # and readings of a tree: by them alone is it known to be over its line
 BRANCH_FLOOR_S = 0.002
 BRANCH_AWAITED_S = 0.05  # at most, while a victim of it still has memory to give back
@@ -391,7 +391,7 @@ class Scout:
         ]
         made.sort(key=lambda seen: (seen.candidate.members[0].start_ticks, seen.candidate.identity))
         foremost = self._foremost(made, place.totalpages)
-        prepared = {seen.candidate.identity: self._prepare(seen) for seen in foremost}
+        prepared = {seen.candidate.identity: self._prepare(seen, reads) for seen in foremost}
         for identity in list(prepared)[:FOREMOST]:
             prepared[identity] = self._kinship.tell(prepared[identity])
         return tuple(prepared.get(seen.candidate.identity, seen) for seen in made)
@@ -473,9 +473,9 @@ class Scout:
         killable = [seen for seen in made if not seen.candidate.barred]
         return sorted(killable, key=rank, reverse=True)[:FACTS_MAX]
 
-    def _prepare(self, seen: Seen) -> Seen:
+    def _prepare(self, seen: Seen, reads: dict[int, tuple[Read, int]]) -> Seen:
         members = seen.candidate.members[:GROUP_REAPED_MAX]
-        facts = [self._reader.facts(member.pid) for member in members]
+        facts = [self._reader.facts(reads[member.pid][0]) for member in members]
         # One may have a hundred thousand threads: too many for a message, and the first will do.
         return replace(
             seen,

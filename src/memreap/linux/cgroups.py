@@ -23,8 +23,10 @@ _UNLIMITED = 1 << 62  # v1 has no word for it: the greatest number of pages, in 
 _STAT_BYTES_MAX = 16384
 _TRUE = frozenset((b"1", b"yes", b"y", b"true", b"t", b"on"))  # as systemd's parse_boolean()
 
+Mounts = list[tuple[Path, str, frozenset[str]]]
 
-def mounts(procfs: Procfs) -> list[tuple[Path, str, frozenset[str]]]:
+
+def mounts(procfs: Procfs) -> Mounts:
     """(directory, "cgroup" or "cgroup2", mount options) of every hierarchy."""
     raw = Path(procfs.root, "self/mounts").read_bytes()
     return [
@@ -71,20 +73,21 @@ def members(directory: Path) -> list[int]:
     return sorted(pids - {0})  # 0: a process of another pid namespace
 
 
-def memory_usage_file(pid: int, procfs: Procfs) -> Path | None:
+def memory_usage_file(pid: int, procfs: Procfs, among: Mounts | None = None) -> str | None:
     """The file with the memory in use of a process's cgroup, None in a hierarchy's root.
 
     To be asked before the kill; the file is the group's, not the process's, and stays readable.
+    ``among``: the mounts, where they are known.
     """
     paths = procfs.cgroups(pid)
-    for root, kind, options in mounts(procfs):
+    for root, kind, options in mounts(procfs) if among is None else among:
         for controllers, path in paths:
             mine = controllers == "" if kind == "cgroup2" else "memory" in controllers.split(",")
             if not mine or path == "/" or (kind == "cgroup" and "memory" not in options):
                 continue
             for name in USAGE_FILES:
-                file = root / path.lstrip("/") / name
-                if file.exists():
+                file = f"{root}/{path.lstrip('/')}/{name}"
+                if os.path.exists(file):  # noqa: PTH110 - a path costs more than the question
                     return file
     return None
 

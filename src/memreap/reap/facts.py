@@ -1,7 +1,6 @@
 """What is known of a process before it is killed. After the kill nothing is added to it."""
 
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from memreap.linux import cgroups, procfs
 
@@ -38,7 +37,9 @@ class Facts:
 
     def as_message(self) -> dict[str, object]:
         """As JSON can carry it."""
-        return asdict(self)
+        fields = {name: getattr(self, name) for name in Facts.__slots__}
+        memory = {name: getattr(self.memory, name) for name in procfs.Memory.__slots__}
+        return fields | {"memory": memory}
 
     @classmethod
     def from_message(cls, message: dict[str, object]) -> "Facts":
@@ -56,9 +57,19 @@ def read(pid: int, proc: procfs.Procfs) -> Facts:
 
     Raises FileNotFoundError or ProcessLookupError when it is gone.
     """
-    stat = proc.stat(pid)
+    return complete(proc.stat(pid), proc.memory(pid), proc.oom_score_adj(pid), proc)
+
+
+def complete(
+    stat: procfs.Stat,
+    memory: procfs.Memory,
+    oom_score_adj: int,
+    proc: procfs.Procfs,
+    mounts: cgroups.Mounts | None = None,
+) -> Facts:
+    """The same, where so much was read already. May hang, and raises, as ``read`` does."""
+    pid = stat.pid
     tids = tuple(proc.threads(pid))
-    usage_file = cgroups.memory_usage_file(pid, proc)
     return Facts(
         pid=pid,
         start_ticks=stat.start_ticks,
@@ -69,9 +80,9 @@ def read(pid: int, proc: procfs.Procfs) -> Facts:
         tids=tids,
         thread_states=_thread_states(pid, tids, stat.state, proc),
         oom_score=proc.oom_score(pid),
-        oom_score_adj=proc.oom_score_adj(pid),
-        memory=proc.memory(pid),
-        usage_file=None if usage_file is None else os.fspath(usage_file),
+        oom_score_adj=oom_score_adj,
+        memory=memory,
+        usage_file=cgroups.memory_usage_file(pid, proc, mounts),
     )
 
 
