@@ -188,7 +188,8 @@ class World:
             hog.exit_s = choices.pick((0.03, 0.4, 3.0))
             if options.shares and number == options.hogs - 1:
                 self.machine.start("sharer", mm, domains)
-            if self.faulty("others kill", 2):
+            # Of one that is protected, hangs, and shares its memory, nobody could make anything.
+            if not hog.protected and self.faulty("others kill", 2):
                 self.machine.after(0.2 + choices.choose(30) / 10, self._murder(hog))
             if options.forks:
                 self.machine.after(0.5 + choices.choose(8), self._fork(hog))
