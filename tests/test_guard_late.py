@@ -126,7 +126,7 @@ def test_a_kill_that_is_refused_spares_nobody_whom_another_one_kills() -> None:
 
 def test_a_look_that_lay_around_is_no_answer() -> None:
     core = Core.__new__(Core)
-    post = mock.Mock(asked_s=10.0)
+    post = mock.Mock(asked_s=10.0, looks_outdated=lambda _: False)
     post.name = "tree:1"
     core._posts = {"tree:1": post}
     core._read_one = mock.Mock()  # type: ignore[method-assign]

@@ -107,7 +107,7 @@ def test_a_crowd_is_one_candidate_and_in_a_tree_nobody_is_chased(
         scout._measure("it")
     scout.look("it", 1, quick=False)
     seen = told.said[-1]["look"]["seen"]
-    (sleepers,) = [one for one in seen if one["candidate"]["name"] == "sleep"]
+    (sleepers,) = [o for o in seen if o["crowd"] and o["candidate"]["name"] == "sleep"]
     assert len(sleepers["candidate"]["members"]) == SLEEPERS
     assert sleepers["nest"] == (str(directory) if kind == "system" else "")
     scout._obey({"forget": "it"})
