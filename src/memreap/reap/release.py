@@ -21,7 +21,7 @@ though they stay). mm/oom_kill.c, fs/proc/base.c
 
 from dataclasses import dataclass
 
-from memreap.linux.procfs import Memory
+from memreap.linux.procfs import PAGE_SIZE_BYTES, Memory
 from memreap.reap.facts import Facts
 
 WITNESSED_SHARE = 0.95  # of what could be released, by which the cgroup's counter must have fallen
@@ -65,7 +65,9 @@ def left_bytes(facts: Facts, oom_score: int | None, total_bytes: int) -> int:
     if not oom_score:
         return 0
     step_bytes = total_bytes * 3 // 2000
-    usage_bytes = (oom_score * 3 // 2 - 1000 - facts.oom_score_adj) * total_bytes // 1000
+    # The kernel rounds a thousandth of all pages down before it multiplies.
+    adj_bytes = facts.oom_score_adj * (total_bytes // PAGE_SIZE_BYTES // 1000) * PAGE_SIZE_BYTES
+    usage_bytes = (oom_score * 3 // 2 - 1000) * total_bytes // 1000 - adj_bytes
     memory = facts.memory
     stays_bytes = memory.rss_file_bytes + memory.rss_shmem_bytes + memory.page_table_bytes
     sure_bytes = usage_bytes - stays_bytes - OOM_SCORE_QUANTA * step_bytes
