@@ -44,7 +44,9 @@ which do nothing wrong. All have oom_score_adj 0.
 
 **The clock** of the guest counts instructions, one a nanosecond, and its two CPUs take turns. So a
 figure is the same on a slow host and on a busy one. It is that of a small, slow machine: a loop in
-Python takes some 15 times as long in there as on the host.
+Python takes some 15 times as long in there as on the host. And two loops at once take twice as long
+as one: nothing is done sooner by two hands, and whoever watches slows down the one who dies. What
+memreap does beside its victim's exit is a loss here; on real CPUs it is [a gain](bench.md).
 
 ![From the line to memory back, every run a dot](peers-back.svg)
 
