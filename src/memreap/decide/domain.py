@@ -277,6 +277,7 @@ class Domain:
         if event.killed:
             self._await_release(Cause.SHARED, now_s)
             return [self._report(What.SHARED, now_s, event.why)]
+        # The time to save its work is the other domain's gift; we wait as for anything else.
         deadline_s = now_s + self.rules.patience_s
         self._move(Cause.SHARED_ASKED, replace(self.state, deadline_s=deadline_s))
         return [self._report(What.SHARED, now_s, event.why)]

@@ -27,7 +27,6 @@ from memreap.decide.events import (
 
 ALREADY_KILLED = "already killed"
 BY_ANOTHER_DOMAIN = "killed by another domain"
-# The time to save its work is the other domain's gift; we wait as for anything else.
 ASKED_BY_ANOTHER_DOMAIN = "asked to go by another domain"
 EXITING = "exiting already, by another's hand"
 
