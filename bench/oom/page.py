@@ -54,6 +54,7 @@ memreap does beside its victim's exit is a loss here; on real CPUs it is [a gain
 """
 
 Cell = tuple[str, str]  # daemon, setting
+FEW = 3  # are named, even if they are all
 
 
 @dataclass(frozen=True)
@@ -262,9 +263,10 @@ def _winners(tables: dict[str, list[Row]]) -> Iterator[str]:
     )
 
 
-def _names(found: Iterable[Row], is_best: Callable[[Row], bool]) -> str:
+def _names(found: Sequence[Row], is_best: Callable[[Row], bool]) -> str:
+    there = [row.name for row in found if row.is_complete]
     names = [row.name for row in found if is_best(row)]
-    return ", ".join(dict.fromkeys(names)) or "-"
+    return "all who did" if names == there and len(there) > FEW else ", ".join(names) or "-"
 
 
 def _workload(workload: Workload, found: Sequence[Row]) -> Iterator[str]:

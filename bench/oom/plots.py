@@ -111,7 +111,7 @@ def _draw(panels: dict[str, list[Dot]], drawing: Drawing, path: Path) -> None:
 
 
 def _panel(axes: Any, title: str, found: Sequence[Dot], never_s: float) -> None:
-    axes.set_title(title, fontsize=8, loc="left")
+    axes.set_title(title, pad=11, fontsize=8, loc="left")
     axes.set_xscale("log")
     axes.set_xlim(LEAST_S * 0.8, never_s * 1.3)
     names = list(DAEMONS)
