@@ -18,6 +18,7 @@ from memreap.guard.look import Look, Seen
 from memreap.guard.post import Post
 from memreap.guard.scout import Scout
 from memreap.guard.settings import Kind, Scope
+from memreap.guard.wards import Node
 from memreap.linux.procfs import Procfs
 from memreap.victims import Staged, stage
 
@@ -144,6 +145,10 @@ def test_only_who_may_have_held_much_is_waited_for() -> None:
     scout._reader.exiting = lambda pid: mock.Mock(start_ticks=pid, comm=str(pid))
     place = mock.Mock(totalpages=10_000)
     place.name = "x"
+    node = Node("x", 10_000, Procfs(), 1)
+    node.holders = {10}
+    pids = [10, 11, 12, 13, 200]
     with mock.patch("os.pidfd_open", return_value=-1):
-        found = scout._leaving(place, [10, 11, 12, 13, 200], newest_pid=100)
+        found, on_node = (scout._leaving(where, pids, newest_pid=100) for where in (place, node))
     assert [(one.identity.pid, one.pages) for one in found] == [(10, 900), (13, 0), (200, 0)]
+    assert [one.identity.pid for one in on_node] == [10, 13], "who leaves holds it still"

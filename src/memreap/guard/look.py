@@ -10,7 +10,7 @@ from typing import Any
 
 from memreap.decide.events import Candidate, Identity, Tier
 from memreap.linux.procfs import PAGE_SIZE_BYTES, Memory
-from memreap.reap.facts import Facts
+from memreap.reap.facts import Facts, fields_of
 
 COMMAND_MAX = 300  # characters of a command line that are kept for the record
 FDS_IN_A_MESSAGE = 240  # SCM_MAX_FD is 253
@@ -80,7 +80,8 @@ class Look:
         """As JSON can carry it."""
         seen = [_seen_message(seen) for seen in self.seen]
         return {
-            "look": _fields(self) | {"seen": seen, "exiting": [_fields(c) for c in self.exiting]}
+            "look": fields_of(self)
+            | {"seen": seen, "exiting": [fields_of(c) for c in self.exiting]}
         }
 
     @classmethod
@@ -93,12 +94,7 @@ class Look:
 
 def _seen_message(seen: Seen) -> dict[str, Any]:
     facts = [f.as_message() for f in seen.facts]
-    return _fields(seen) | {"candidate": _fields(seen.candidate), "facts": facts}
-
-
-def _fields(one: Look | Seen | Candidate) -> dict[str, Any]:
-    """As dataclasses.asdict, without its copies: a look has fifty, and is awaited."""
-    return {name: getattr(one, name) for name in type(one).__slots__}
+    return fields_of(seen) | {"candidate": fields_of(seen.candidate), "facts": facts}
 
 
 def _candidate(raw: dict[str, Any]) -> Candidate:

@@ -338,9 +338,8 @@ class Scout:
         found: dict[Candidate, int] = {}
         for pid in pids:
             weight = known.get(pid, least if pid > newest_pid else 0)
-            if weight < least and pid not in awaited:
-                continue
-            if isinstance(place, Node) and pid not in place.holders:
+            is_elsewhere = isinstance(place, Node) and pid not in place.holders
+            if (weight < least or is_elsewhere) and pid not in awaited:
                 continue
             with contextlib.suppress(OSError):
                 pidfd = os.pidfd_open(pid)

@@ -1,6 +1,7 @@
 """What is known of a process before it is killed. After the kill nothing is added to it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from memreap.linux import cgroups, procfs
 
@@ -37,9 +38,7 @@ class Facts:
 
     def as_message(self) -> dict[str, object]:
         """As JSON can carry it."""
-        fields = {name: getattr(self, name) for name in Facts.__slots__}
-        memory = {name: getattr(self.memory, name) for name in procfs.Memory.__slots__}
-        return fields | {"memory": memory}
+        return fields_of(self) | {"memory": fields_of(self.memory)}
 
     @classmethod
     def from_message(cls, message: dict[str, object]) -> "Facts":
@@ -50,6 +49,11 @@ class Facts:
         assert isinstance(memory, dict)
         assert isinstance(tids, list)
         return cls(memory=procfs.Memory(**memory), tids=tuple(tids), **fields)  # type: ignore[arg-type]
+
+
+def fields_of(one: Any) -> dict[str, Any]:
+    """Of a dataclass with slots; as dataclasses.asdict, but nothing in it is copied, or changed."""
+    return {name: getattr(one, name) for name in type(one).__slots__}
 
 
 def read(pid: int, proc: procfs.Procfs) -> Facts:
