@@ -143,11 +143,12 @@ while time.monotonic() < until:
 
 
 def members(directory: Path) -> set[int]:
-    return {
-        pid
-        for pid in map(int, (directory / "cgroup.procs").read_text().split())
-        if Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}").stat().st_uid == UID
-    }
+    found = set()
+    for pid in map(int, (directory / "cgroup.procs").read_text().split()):
+        with contextlib.suppress(FileNotFoundError):  # whoever is gone meanwhile is no member
+            if Path(f"/proc/{pid}").stat().st_uid == UID:
+                found.add(pid)
+    return found
 
 
 @contextlib.contextmanager
