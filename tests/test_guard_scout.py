@@ -18,7 +18,7 @@ import pytest
 from memreap.decide.policy import Policy
 from memreap.guard.core import TURNS_SHARE, Core
 from memreap.guard.reading import Mark
-from memreap.guard.scout import BRANCH_AWAITED_S, QUICK_SHARE, Scout
+from memreap.guard.scout import BRANCH_AWAITED_S, PAUSE_S, QUICK_SHARE, Scout
 from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Line
 
@@ -169,6 +169,29 @@ def test_looks_take_a_share_of_a_cpu_however_long_each_takes(
     scout.serve()
     assert len(looks) >= 2
     assert time.thread_time() - began_s < 1.5 * QUICK_SHARE, "of the second that it lasted"
+
+
+def test_after_a_kill_it_looks_again_in_a_moment_or_when_asked(
+    monkeypatch: pytest.MonkeyPatch, victim: int
+) -> None:
+    scout = Scout(cast("Line", Hearing(3 * PAUSE_S)), Policy(), Mark(), os.getpid())
+    scout._wards["system"] = cast("Any", mock.Mock())
+    looks: list[tuple[bool, float]] = []
+    monkeypatch.setattr(
+        scout, "look", lambda *_, quick: looks.append((quick, time.monotonic() - killed_s))
+    )
+    scout._watch("system", 0.01)
+    killed_s = time.monotonic()
+    scout._obey({"doomed": [victim]})
+    scout._watch("system", 0.005)  # as the core orders when it waits
+    scout._obey({"look": "system", "number": 1, "quick": False})
+    scout.serve()
+    (asked, asked_s), *by_itself = looks
+    assert not asked
+    assert asked_s < PAUSE_S / 2
+    assert len(by_itself) >= 2
+    assert all(quick and at_s >= PAUSE_S for quick, at_s in by_itself)
+    scout._obey({"spared": [victim]})
 
 
 def test_turns_take_a_share_of_a_cpu_however_long_each_takes() -> None:

@@ -105,8 +105,8 @@ def assert_no_trouble(one: Guard, *but: str) -> None:
 @pytest.mark.parametrize("drop_in", [None, NOTIFY, METRICS], ids=["alone", "notify", "metrics"])
 def test_systemd_understands_every_line(tmp_path: Path, drop_in: Path | None) -> None:
     unit = tmp_path / UNIT.name
-    command = f"ExecStart={sys.executable} -m memreap guard"
-    unit.write_text(UNIT.read_text().replace("ExecStart=memreap guard", command))
+    command = f"={sys.executable} -m memreap guard"
+    unit.write_text(UNIT.read_text().replace("=memreap guard", command))
     shutil.copy(SLICE, tmp_path)
     if drop_in:
         folder = tmp_path / f"{UNIT.name}.d"
@@ -120,8 +120,8 @@ def test_systemd_understands_every_line(tmp_path: Path, drop_in: Path | None) ->
 @needs_analyze
 def test_systemd_understands_the_user_s_unit(tmp_path: Path) -> None:
     unit = tmp_path / USER_UNIT.name
-    command = f"ExecStart={sys.executable} -m memreap guard"
-    unit.write_text(USER_UNIT.read_text().replace("ExecStart=memreap guard", command))
+    command = f"={sys.executable} -m memreap guard"
+    unit.write_text(USER_UNIT.read_text().replace("=memreap guard", command))
     said = analyze("verify", "--man=no", unit).stderr.splitlines()
     assert [line for line in said if not OF_OLDER_ONES.search(line)] == []
 
@@ -159,7 +159,8 @@ def test_the_conditions_are_where_the_guard_looks() -> None:
 
 
 def test_both_units_refuse_the_same_calls() -> None:
-    for key in ("SystemCallFilter", "SystemCallErrorNumber", "Type", "WatchdogSec", "ExecStart"):
+    alike = "SystemCallFilter", "SystemCallErrorNumber", "Type", "WatchdogSec"
+    for key in (*alike, "ExecStart", "ExecReload"):
         assert values(UNIT, key) == values(USER_UNIT, key)
 
 

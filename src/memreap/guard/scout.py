@@ -41,6 +41,7 @@ QUICK_SHARE = 0.5  # and quick ones: they are wanted when the line is near, and 
 BRANCH_SHARE = 0.5  # and readings of a tree: by them alone is it known to be over its line
 BRANCH_FLOOR_S = 0.002
 BRANCH_AWAITED_S = 0.05  # at most, while a victim of it still has memory to give back
+PAUSE_S = 0.1  # after a kill: a look takes CPU from who dies; one that is asked for does not wait
 CGROUP_MAX = 300  # characters of its path that are kept for the record
 GONE = (FileNotFoundError, ProcessLookupError)
 
@@ -69,6 +70,7 @@ class Scout:
         self._births, self._many_are_born = Births(), False
         self._wards: dict[str, AnyWard] = {}
         self._watched: dict[str, Watched] = {}
+        self._pauses_until_s = 0.0
         self._doomed: dict[int, int] = {}  # pid -> pidfd: a number that passes on is free again
         self._hot: dict[str, dict[int, int]] = {}  # pid -> pages, the largest first
         self._exiting: dict[str, dict[int, int]] = {}  # the same of those who were leaving
@@ -92,7 +94,7 @@ class Scout:
                 return
             now_s = time.monotonic()
             for name, watched in list(self._watched.items()):
-                if now_s >= watched.due_s and name in self._wards:
+                if now_s >= max(watched.due_s, self._pauses_until_s) and name in self._wards:
                     began_s = time.thread_time()
                     self.look(name, 0, quick=True)
                     pause_s = (time.thread_time() - began_s) / QUICK_SHARE
@@ -102,7 +104,7 @@ class Scout:
                     self._measure(name)
 
     def _timeout_s(self) -> float | None:
-        due = [watched.due_s for watched in self._watched.values()]
+        due = [max(watched.due_s, self._pauses_until_s) for watched in self._watched.values()]
         due += self._branch_due.values()
         return max(0.0, min(due) - time.monotonic()) if due else None
 
@@ -175,7 +177,8 @@ class Scout:
         self._below.clear()  # what was forgotten may be found again, of the same name
 
     def _doom(self, pids: list[int]) -> None:
-        """Read nothing more of these, but their oom_score."""
+        """Read nothing more of these, but their oom_score. For a moment look at nobody unasked."""
+        self._pauses_until_s = time.monotonic() + PAUSE_S
         for pid in pids:
             with contextlib.suppress(OSError):
                 if pid not in self._doomed:
