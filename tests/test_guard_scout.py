@@ -177,11 +177,11 @@ def test_after_a_kill_it_looks_again_in_a_moment_or_when_asked(
     scout = Scout(cast("Line", Hearing(3 * PAUSE_S)), Policy(), Mark(), os.getpid())
     scout._wards["system"] = cast("Any", mock.Mock())
     looks: list[tuple[bool, float]] = []
+    scout._watch("system", 0.01)
+    killed_s = time.monotonic()
     monkeypatch.setattr(
         scout, "look", lambda *_, quick: looks.append((quick, time.monotonic() - killed_s))
     )
-    scout._watch("system", 0.01)
-    killed_s = time.monotonic()
     scout._obey({"doomed": [victim]})
     scout._watch("system", 0.005)  # as the core orders when it waits
     scout._obey({"look": "system", "number": 1, "quick": False})

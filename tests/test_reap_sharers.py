@@ -101,6 +101,20 @@ def test_a_sharer_that_came_after_the_survey_is_found_and_dies(
     assert used_bytes(memory) < SIZE_BYTES // 100
 
 
+def test_a_parent_that_shares_is_found_once_and_without_a_wait_for_exec(
+    shared: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (child,) = shared.sharers
+    known = facts.read(child, PROC)
+    assert known.ppid == shared.pid
+
+    def no_sleep(_seconds: float) -> None:
+        raise AssertionError("it is in no vfork, and the kernel says so")
+
+    monkeypatch.setattr(time, "sleep", no_sleep)
+    assert list(sharers([known], PROC, [shared.pid, shared.pid])) == [(child, shared.pid)]
+
+
 def test_without_a_descriptor_for_a_sharer_both_die_and_the_memory_is_known_to_be_back(
     shared: Staged, memory: Path, finish: Finish, monkeypatch: pytest.MonkeyPatch
 ) -> None:

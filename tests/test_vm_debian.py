@@ -100,7 +100,8 @@ lowered = until(lambda: limit() < was, 10)
 more.write_text("[system]\\nno_such_key = 1\\n")
 refused = reload()
 until(lambda: "no_such_key" in log(), 10)
-inside.report(what="reloaded", code=code, refused=refused, lowered=lowered, stays=limit() < was, log=log(),
+inside.report(what="reloaded", code=code, refused=refused, lowered=lowered,
+              stays=limit() < was, log=log(),
               same=show("MainPID")["MainPID"] == before["MainPID"], **show("ActiveState"))
 more.unlink()
 

@@ -31,7 +31,7 @@ def sharers(
     """
     ordered = _by_mm(list({facts.pid: facts for facts in victims}.values()))
     known = {facts.pid for facts in victims}
-    for pid in proc.pids() if among is None else among:
+    for pid in dict.fromkeys(proc.pids() if among is None else among):
         if pid in known:
             continue
         tids = _threads(pid, proc) if every_thread else [pid]
@@ -39,7 +39,7 @@ def sharers(
         # To kcmp, all who have no mm are alike; a victim that has one now had it then.
         if victim is None or not proc.has_mm(victim.pid, victim.living_tid):
             continue
-        if not _vforked(pid, victim):
+        if not _vforked(pid, victim, proc):
             yield victim.pid, pid
     for group in _groups([v for v in ordered if proc.has_mm(v.pid, v.living_tid)]):
         yield from ((group[0].pid, other.pid) for other in group[1:])
@@ -81,9 +81,9 @@ def _same_mm(pid: int, ordered: list[Facts]) -> Facts | None:
     return ordered[place] if same else None
 
 
-def _vforked(pid: int, victim: Facts) -> bool:
+def _vforked(pid: int, victim: Facts, proc: Procfs) -> bool:
     """Whether a parent shares its mm only until its vfork()ed child, the victim, calls exec."""
-    if pid != victim.ppid:
+    if pid != victim.ppid or _has_badness(victim.pid, proc):
         return False
     deadline_s = time.monotonic() + VFORK_PATIENCE_S
     while time.monotonic() < deadline_s:
@@ -94,6 +94,14 @@ def _vforked(pid: int, victim: Facts) -> bool:
         except OSError:
             return True
     return False
+
+
+def _has_badness(pid: int, proc: Procfs) -> bool:
+    """Then it is in no vfork: to the kernel such a one has none (in_vfork in oom_badness)."""
+    try:
+        return proc.oom_score(pid) > 0
+    except OSError:
+        return False
 
 
 def _groups(ordered: list[Facts]) -> Iterator[list[Facts]]:
