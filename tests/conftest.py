@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 import pytest
+from hypothesis import settings
 from tests.guarding import Guard, Hog, alive
 from vmtest import cache, emulator, guest, roots
 
@@ -54,6 +55,11 @@ while line := sys.stdin.readline():
 """
 
 
+# On a busy machine any example may take long.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
+
+
 def children() -> set[int]:
     return set(PROC.children(os.getpid()))
 
@@ -61,8 +67,13 @@ def children() -> set[int]:
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     """No child, zombie, descriptor or scheduling policy stays with the process that tested."""
+    gc.collect()
     offspring, fds, policy = children(), os.listdir("/proc/self/fd"), scheduling.current()
     yield
+    deadline_s = time.monotonic() + 5
+    while Worker._unburied and time.monotonic() < deadline_s:  # given up, and not gone yet
+        time.sleep(0.01)
+        Worker.bury()
     left, workers = children() - offspring, set(Worker.living)
     for pid in left:  # the next test is not to suffer for it
         os.kill(pid, signal.SIGKILL)
@@ -292,7 +303,9 @@ def guard(tmp_path: Path) -> Iterator[Callable[..., Guard]]:
     for one in started:
         if one.process.poll() is None:
             one.stop()
-    left = [pid for pid in children if alive(pid)]
+    deadline_s = time.monotonic() + 5
+    while (left := [pid for pid in children if alive(pid)]) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == [], "a guard that ended left processes behind"

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import select
+import signal
 import time
 
 import pytest
@@ -126,6 +127,7 @@ def test_a_parent_that_goes_is_noticed_though_younger_workers_live() -> None:
 
     older = Worker(until_the_end)
     younger = Worker(echo)
+    assert select.select([older], [], [], 5)[0], "it waits in hear, having said its word"
     older.close()
     poll = select.poll()
     poll.register(read, select.POLLIN)
@@ -133,8 +135,25 @@ def test_a_parent_that_goes_is_noticed_though_younger_workers_live() -> None:
     assert younger.tell("alive")
     assert answers(younger) == [("alive", [])]
     younger.give_up()
-    os.waitpid(older.pid, 0) if older.pid in Worker.living else None
-    Worker.living.discard(older.pid)
+    os.close(read)
+    os.close(write)
+
+
+def test_one_that_ends_long_after_it_was_given_up_leaves_no_zombie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, write = os.pipe()
+    late = Worker(lambda _line: bool(os.read(read, 1)))
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda *_: None)  # as if it hung
+    late.give_up()
+    monkeypatch.undo()
+    assert late.pid in Worker.living, "it may not be killed for a stranger"
+    os.write(write, b"!")
+    os.waitid(os.P_PID, late.pid, os.WEXITED | os.WNOWAIT)
+    Worker(echo).give_up()
+    assert late.pid not in Worker.living
+    with pytest.raises(ChildProcessError):
+        os.waitpid(late.pid, os.WNOHANG)
     os.close(read)
     os.close(write)
 

@@ -63,6 +63,7 @@ class Worker:
     """A child of this process that runs ``body`` and ends; see the module's first lines."""
 
     living: ClassVar[set[int]] = set()  # pids, so that a killer of many spares its own hands
+    _unburied: ClassVar[set[int]] = set()  # given up, and not seen to end since
     # Our ends. A younger worker closes its copies, else an older one would not see us go.
     _ends: ClassVar[weakref.WeakSet[socket.socket]] = weakref.WeakSet()
 
@@ -71,6 +72,7 @@ class Worker:
 
         ``setsid``: in a session of its own, where no terminal's signal reaches it.
         """
+        Worker.bury()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES_MAX)
@@ -158,20 +160,29 @@ class Worker:
             self.close()
 
     def close(self) -> None:
-        """Let go of it; a worker that has ended leaves no zombie, one that hangs is left."""
+        """Let go of it. It leaves no zombie; one that hangs leaves one until the next is made."""
         if self.closed:
             return
         self.ended = self.closed = True
         Worker._ends.discard(self._end)
         self._end.close()
+        Worker._unburied.add(self.pid)
         deadline_s = time.monotonic() + 0.05
-        with contextlib.suppress(ChildProcessError, OSError):
-            while os.waitpid(self.pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline_s:
-                has_exited(self.pidfd, 0.01)
-        if has_exited(self.pidfd):
-            Worker.living.discard(self.pid)
+        while self.pid in Worker._unburied and time.monotonic() < deadline_s:
+            has_exited(self.pidfd, 0.01)
+            Worker.bury()
         with contextlib.suppress(OSError):
             os.close(self.pidfd)
+
+    @classmethod
+    def bury(cls) -> None:
+        """Take leave of those who have ended since they were given up."""
+        for pid in list(cls._unburied):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    continue
+            cls._unburied.discard(pid)
+            cls.living.discard(pid)
 
 
 def go_by(name: str) -> None:
