@@ -19,7 +19,7 @@ from typing import Any
 import click
 import pytest
 from hypothesis import settings
-from tests.guarding import Guard, Hog, alive
+from tests.guarding import Guard, Hog, alive, wait_for_exec
 from vmtest import cache, emulator, guest, roots
 
 from memreap.linux import cgroups, scheduling
@@ -333,6 +333,7 @@ def sleeper() -> Iterator[Callable[[], int]]:
 
     def start() -> int:
         pids.append(os.posix_spawn("/bin/sleep", ["sleep", "300"], os.environ))
+        wait_for_exec(pids[-1], "sleep")
         return pids[-1]
 
     yield start

@@ -162,6 +162,14 @@ def limited(directory: Path, mib: int) -> Path:
     return directory
 
 
+def wait_for_exec(pid: int, program: str, timeout_s: float = 10.0) -> None:
+    """Until a child has become the program that it was started for."""
+    deadline_s = time.monotonic() + timeout_s
+    while not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(program.encode() + b"\0"):
+        assert time.monotonic() < deadline_s, f"{pid} never became {program}"
+        time.sleep(0.001)
+
+
 def alive(pid: int) -> bool:
     """Whether it is there, and no zombie."""
     try:

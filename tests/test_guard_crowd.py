@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.guarding import Guard, Hog, limited
+from tests.guarding import Guard, Hog, limited, wait_for_exec
 
 from memreap.decide.events import Identity, Tier
 from memreap.decide.policy import Judgement, Policy, Rule, Verdict
@@ -87,8 +87,10 @@ def sleepers() -> Iterator[Callable[..., int]]:
     with contextlib.ExitStack() as stack:
 
         def start(*argv: str, uid: int | None = None) -> int:
-            process = stack.enter_context(subprocess.Popen(argv or ("sleep", "60"), user=uid))
+            argv = argv or ("sleep", "60")
+            process = stack.enter_context(subprocess.Popen(argv, user=uid))
             stack.callback(process.kill)
+            wait_for_exec(process.pid, argv[0])
             return process.pid
 
         yield start
@@ -113,7 +115,6 @@ def test_only_newborn_of_its_kind_are_chased(
     monkeypatch.setattr(
         Procfs, "oom_score_adj", lambda self, pid: -1000 if pid == unkillable else adj(self, pid)
     )
-    time.sleep(0.1)  # exec
     everyone = (old, kin, spared, stranger, unkillable, named, 1 << 21)
     (tmp_path / "cgroup.procs").write_text("\n".join(map(str, everyone)))
     uid = Path(f"/proc/{kin}").stat().st_uid
@@ -183,7 +184,7 @@ def test_a_fork_bomb_dies_as_one_to_the_last(
     bystander.wait_full()
     with bomb(directory):
         one.wait_for_turn("relieved")
-        one.wait_for(lambda: not members(directory), 2)
+        one.wait_for(lambda: not members(directory), 10)
         time.sleep(0.5)
         assert not members(directory), "one was left, and others came"
     assert bystander.process.poll() is None

@@ -68,8 +68,10 @@ SLEEPERS = 14
 STARTS = f"""
 import subprocess, sys
 open(sys.argv[1] + "/cgroup.procs", "w").write("0")
-for _ in range({SLEEPERS}):
-    subprocess.Popen(["sleep", "600"])
+started = [subprocess.Popen(["sleep", "600"]) for _ in range({SLEEPERS})]
+for one in started:
+    while open(f"/proc/{{one.pid}}/comm").read() != "sleep\\n":
+        pass
 print("started", flush=True)
 sys.stdin.read()
 """

@@ -297,14 +297,18 @@ class TestMatch:
 
 
 TREE = """
-import os, signal, time
+import os, signal
+read, write = os.pipe()
 for _ in range(2):
     if os.fork() == 0:
         if os.fork() == 0:
+            os.write(write, b"!")
             signal.pause()
         os.setsid()
+        os.write(write, b"!")
         signal.pause()
-time.sleep(0.1)
+for _ in range(4):
+    os.read(read, 1)
 print("grown", flush=True)
 signal.pause()
 """
@@ -534,9 +538,27 @@ def begun(*args: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         memreap.kill()
         memreap.communicate()
-    time.sleep(0.1)
-    members = [pid for pid in PROC.pids() if session_of(pid) == memreap.pid]
-    assert [pid for pid in members if is_alive(pid)] == []
+    deadline_s = time.monotonic() + 5
+    while left := living_of(memreap.pid):
+        assert time.monotonic() < deadline_s, left
+        time.sleep(0.01)
+
+
+def living_of(session: int) -> list[int]:
+    return [pid for pid in PROC.pids() if session_of(pid) == session and is_alive(pid)]
+
+
+def wait_for_kill(pid: int, timeout_s: float = 10.0) -> None:
+    """Until SIGKILL was sent to one that cannot take it."""
+    deadline_s = time.monotonic() + timeout_s
+    mask = 1 << (signal.SIGKILL - 1)
+    while not any(
+        int(row.split()[1], 16) & mask
+        for row in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if row.startswith(("SigPnd", "ShdPnd"))
+    ):
+        assert time.monotonic() < deadline_s, f"nobody killed {pid}"
+        time.sleep(0.005)
 
 
 def session_of(pid: int) -> int:
@@ -553,12 +575,12 @@ def test_an_interrupt_ends_it_with_the_record(
 ) -> None:
     other = [str(sleeper())] if several else []
     with begun("--json", "--timeout", "30", str(stuck.pid), *other) as memreap:
-        time.sleep(0.7)
+        wait_for_kill(stuck.pid)
         assert memreap.poll() is None
         start_s = time.monotonic()
         memreap.send_signal(number)
-        said, complaint = memreap.communicate(timeout=5)
-        assert time.monotonic() - start_s < 1.0
+        said, complaint = memreap.communicate(timeout=20)
+        assert time.monotonic() - start_s < 10, "not the 30 s that it was to wait"
     assert (memreap.returncode, complaint) == (130, "")
     ended = {record["pid"]: record for record in records(said)}
     assert ended.keys() == {stuck.pid, *map(int, other)}
@@ -568,6 +590,6 @@ def test_an_interrupt_ends_it_with_the_record(
 
 def test_its_own_death_leaves_no_worker(stuck: Staged) -> None:
     with begun("--timeout", "30", str(stuck.pid)) as memreap:
-        time.sleep(0.5)
+        wait_for_kill(stuck.pid)
         memreap.kill()
-        memreap.wait(2)
+        memreap.wait(5)

@@ -1,5 +1,6 @@
 """The command runs as if nobody stood between it and its caller."""
 
+import contextlib
 import os
 import pty
 import select
@@ -124,6 +125,14 @@ class Terminal:
             self.seen += os.read(self.fd, 4096).decode(errors="replace")
         self.seen = self.seen.partition(text)[2]
 
+    def expect_after(self, keys: str, text: str) -> None:
+        """Type it again and again until the terminal shows this."""
+        for _ in range(50):
+            self.type(keys)
+            with contextlib.suppress(AssertionError):
+                return self.expect(text, 0.3)
+        raise AssertionError(f"{text!r} did not come; seen: {self.seen!r}")
+
     def close(self) -> None:
         os.close(self.fd)
         os.kill(self.pid, signal.SIGKILL)
@@ -152,8 +161,8 @@ def test_ctrl_c_is_the_commands(terminal: Terminal) -> None:
 
 
 def test_ctrl_c_kills_a_command_that_does_not_care(terminal: Terminal) -> None:
-    terminal.type("mr sleep 100; echo code=$?\n")
-    time.sleep(0.7)
+    terminal.type("mr sh -c 'echo rea\"\"dy; exec sleep 100'; echo code=$?\n")
+    terminal.expect("ready")
     terminal.type("\x03")
     terminal.expect("code=130")
 
@@ -189,8 +198,6 @@ def test_command_that_stops_itself_stops_the_job(terminal: Terminal) -> None:
 
 def test_background_command_that_reads_the_terminal_stops(terminal: Terminal) -> None:
     terminal.type("mr cat &\n")
-    time.sleep(0.8)
-    terminal.type("jobs\n")
-    terminal.expect("Stopped")
+    terminal.expect_after("jobs\n", "Stopped")
     terminal.type("fg\nhel''lo\n\x04")
     terminal.expect("hel''lo")
