@@ -256,6 +256,8 @@ def test_whatever_ends_it_nothing_is_left(
         assert process.stderr is not None
         while scene and process.stderr.readline() != f"{scene}: done\n":
             assert process.poll() is None
+        while not scene and not PROC.children(process.pid):
+            assert process.poll() is None
         time.sleep(0.8)  # into the next one
         # A terminal sends SIGINT to the whole foreground group.
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)

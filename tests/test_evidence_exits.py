@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -481,12 +482,11 @@ def test_an_exit_that_overtakes_a_reap_waits_for_it(nursery: Callable[[int], int
     pytest.skip("in 5 kills no exit overtook its reap")
 
 
-def read_remotely(pid: int, address: int, size_bytes: int) -> int:
+def read_remotely(pid: int, address: int, here: mmap.mmap) -> int:
     """process_vm_readv(2): holds mm_users of the other's mm as long as it copies."""
     libc = ctypes.CDLL(None, use_errno=True)
-    here = mmap.mmap(-1, size_bytes)
-    local = (ctypes.c_void_p * 2)(ctypes.addressof(ctypes.c_char.from_buffer(here)), size_bytes)
-    remote = (ctypes.c_void_p * 2)(address, size_bytes)
+    local = (ctypes.c_void_p * 2)(ctypes.addressof(ctypes.c_char.from_buffer(here)), len(here))
+    remote = (ctypes.c_void_p * 2)(address, len(here))
     return int(libc.process_vm_readv(pid, local, 1, remote, 1, 0))
 
 
@@ -508,13 +508,15 @@ def test_a_reader_of_anothers_memory_tears_it_down(
     victim = script(HOLDER)
     address = int(victim.first_line)  # type: ignore[attr-defined]
     copied: list[int] = []
+    here = mmap.mmap(-1, 256 * MIB)
     reader = threading.Thread(
-        target=lambda: copied.append(read_remotely(victim.pid, address, 256 * MIB))
+        target=lambda: copied.append(read_remotely(victim.pid, address, here))
     )
 
     def kill_under_way() -> None:
         reader.start()
-        time.sleep(0.01)
+        while not here[0]:
+            pass
         os.kill(victim.pid, signal.SIGKILL)
         reader.join()
 
@@ -592,6 +594,15 @@ def test_a_command_that_cannot_run(command: list[str], code: int, reason: str) -
     assert done.stderr == f"memreap: cannot run {command[0]}: {reason}\n"
 
 
+def traced(root: Path, pid: int) -> bool:
+    """Whether its instance is switched on, and has seen something."""
+    for instance in root.glob(f"instances/memreap-{pid}-*"):
+        stats = [file.read_text() for file in instance.glob("per_cpu/*/stats")]
+        entries = [int(row.split()[1]) for text in stats for row in text.splitlines()[:1]]
+        return (instance / "tracing_on").read_text() == "1\n" and any(entries)
+    return False
+
+
 def interrupted(**options: object) -> subprocess.CompletedProcess[str]:
     """Ctrl-C, once it traces."""
     argv = [sys.executable, "-c", RUN, json.dumps(options)]
@@ -600,10 +611,9 @@ def interrupted(**options: object) -> subprocess.CompletedProcess[str]:
         subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run,
     ):
         deadline_s = time.monotonic() + 20
-        while not [*root.glob(f"instances/memreap-{run.pid}-*")]:
+        while not traced(root, run.pid):
             assert time.monotonic() < deadline_s
             time.sleep(0.01)
-        time.sleep(0.3)
         run.send_signal(signal.SIGINT)
         out, err = run.communicate(timeout=20)
         assert not [*root.glob(f"instances/memreap-{run.pid}-*")]

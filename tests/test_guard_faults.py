@@ -151,7 +151,7 @@ def test_a_scribe_that_is_killed_right_before_an_incident_loses_nothing(
     one.wait_for_turn("relieved")
     numbers = [turn["turn"] for turn in one.turns()]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert child(one, "memreap-scribe") != scribe
+    one.wait_for(lambda: set(one.children().get("memreap-scribe", ())) - {scribe})
 
 
 def test_a_scribe_that_stops_is_replaced_and_what_it_was_told_is_written(
@@ -166,7 +166,7 @@ def test_a_scribe_that_stops_is_replaced_and_what_it_was_told_is_written(
     one.wait_for_turn("relieved", timeout_s=20)
     numbers = [turn["turn"] for turn in one.turns()]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert not alive(scribe)
+    one.wait_for(lambda: not alive(scribe))
 
 
 def test_a_database_on_a_full_file_system_is_written_once_there_is_room(
@@ -344,11 +344,16 @@ def test_hidden_processes_of_others_do_not_confuse_an_unprivileged_guard(
             _, said = tree.communicate(timeout=10)
             assert "nobody of it is left" in said
             assert "Traceback" not in said
+            assert own.stderr is not None
+            said = ""
+            while "over its line" not in said:
+                line = own.stderr.readline()
+                assert line, said
+                said += line
             own.terminate()
-            _, said = own.communicate(timeout=10)
-            assert "Traceback" not in said
+            _, rest = own.communicate(timeout=10)
+            assert "Traceback" not in said + rest
             assert "on guard after" in said
-            assert "over its line" in said
         finally:
             for process in (mine, tree, own):
                 process.kill()
@@ -504,7 +509,7 @@ def test_sigterm_in_the_midst_of_an_incident(
     one.wait_for_turn("asked")
     pids = [pid for pids in one.children().values() for pid in pids]
     assert one.stop() == 0
-    assert [pid for pid in pids if alive(pid)] == []
+    one.wait_for(lambda: not any(map(alive, pids)))
     assert big.process.poll() is None
     assert one.turns("killed", "relieved") == []
 
@@ -633,12 +638,20 @@ def test_a_cgroup_and_its_child_pressed_by_one_hog_have_one_victim(
         big = hog(below, 500, 1500)
         one.wait_for(lambda: big.was_killed)
         one.wait_for(lambda: all(d["phase"] == "calm" for d in ask(str(one.socket))["domains"]))
-        assert victims(one) == [[big.pid]]
         assert len(ask(str(one.socket))["domains"]) == 2
         assert small.process.poll() is None
-        pressed = {turn["domain"] for turn in one.turns("pressed")}
-        if len(pressed) == 2:  # else the other was relieved before it looked
-            assert len(one.turns("shared")) == 1
+        for turn in one.turns("pressed"):
+            one.wait_for(
+                lambda domain=turn["domain"]: [
+                    turn for turn in one.turns("relieved") if turn["domain"] == domain
+                ]
+            )
+        assert victims(one) == [[big.pid]]
+        sharing = {turn["domain"] for turn in one.turns("shared")}
+        for turn in one.turns("pressed"):  # of both, if it was not relieved before it looked
+            whats = [other["what"] for other in one.turns() if other["domain"] == turn["domain"]]
+            quick = set(whats) <= {"warned", "pressed", "relieved", "eased"}
+            assert quick or "chosen" in whats or turn["domain"] in sharing
     finally:
         cgroups.remove(below)
 

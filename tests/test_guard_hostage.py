@@ -316,7 +316,7 @@ def test_a_sharer_in_another_cgroup_dies_too_and_nobody_for_it(
         one = guard("--cgroup", directory, "--limit", "300M")
         second = hog(directory, 100, 400)
         one.wait_for_turn("relieved")
-        assert not alive(victim.sharers[0])
+        one.wait_for(lambda: not alive(victim.sharers[0]))
         outcome = one.wait_for_turn("outcome")["outcome"]
         assert outcome["outcome"] != "stuck", outcome["reason"]
         assert [turn["victim"]["pids"] for turn in one.turns("killed")] == [[victim.pid]]

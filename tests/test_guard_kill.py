@@ -38,8 +38,9 @@ def test_the_incident_says_what_was_read_who_was_considered_and_what_came_of_it(
     one = guard("--cgroup", directory, "--limit", "300M")
     small = hog(directory, 50)
     small.wait_full()
-    big = hog(directory, 380, 500)
+    big = hog(directory, 380, 100)
     one.wait_for_turn("outcome")
+    one.wait_for_turn("relieved")
     whats = [turn["what"] for turn in one.turns()]
     assert whats[0] == "warned"
     assert [w for w in whats if w not in ("warned", "outcome", "eased")] == [
@@ -140,18 +141,21 @@ def test_a_tree_is_kept_to_its_budget(
             "-c",
             f"""
 import subprocess, sys, time
-time.sleep(1.5)
-hog = subprocess.Popen([sys.executable, "-S", "-c", {HOG!r}, "", "300", "400"])
+sys.stdin.readline()
+hog = subprocess.Popen([sys.executable, "-S", "-c", {HOG!r}, "", "600", "400"])
 print(hog.wait(), flush=True)
 time.sleep(60)
 """,
         ],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
         one = guard("--tree", parent.pid, "--limit", "200M")
+        assert parent.stdin is not None
         assert parent.stdout is not None
+        print(file=parent.stdin, flush=True)
         assert parent.stdout.readline().strip() == "-9"
         one.wait_for_turn("relieved")
         assert parent.poll() is None

@@ -256,9 +256,14 @@ def test_a_reaper_in_waiting_that_is_late_leaves_out_what_only_helps(
 ) -> None:
     standbys = Standbys(1)
     standbys.refill()
+    standby = standbys.take()
+    assert standby is not None
+    deadline_s = time.monotonic() + 5
+    while (stat := Procfs().stat(standby.worker.pid)).state != "S" or stat.comm != "memreap-reaper":
+        assert time.monotonic() < deadline_s, "it never waited for its order"
     execution = Execution(identify(sleeper()), "always", 5.0)
     try:
-        execution.start(time.monotonic() - late_s, standbys.take())
+        execution.start(time.monotonic() - late_s, standby)
         outcome = finish(execution).outcome
     finally:
         execution.victim.close()
@@ -335,7 +340,7 @@ try:
     while time.monotonic() < end and os.getppid() == parent:
         if poll.poll(100):
             hung.serve()
-        elif not announced:
+        elif not announced and ") D " in open(f"/proc/{pid}/stat").read():
             announced = True
             print(pid, flush=True)
 finally:

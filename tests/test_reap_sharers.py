@@ -134,7 +134,9 @@ def test_without_a_descriptor_for_a_sharer_both_die_and_the_memory_is_known_to_b
     assert outcome.outcome in ("exited", "reaped"), outcome.reason
     assert outcome.sharers == (sharer,)
     assert not is_alive(shared.pid)
-    assert not is_alive(sharer)
+    deadline_s = time.monotonic() + 5
+    while is_alive(sharer):  # nobody of us holds it, and so nobody waits for its very end
+        assert time.monotonic() < deadline_s
     assert used_bytes(memory) < 4 * MIB
 
 
@@ -278,8 +280,12 @@ print("mourned", flush=True)
 
 
 def test_a_parent_in_vfork_is_spared(
-    tmp_path: Path, script: Callable[..., subprocess.Popen[str]], reap: Reap
+    tmp_path: Path,
+    script: Callable[..., subprocess.Popen[str]],
+    reap: Reap,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("memreap.reap.sharers.VFORK_PATIENCE_S", 0.8)  # for a slow machine
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     parent = script(IN_VFORK, fifo)

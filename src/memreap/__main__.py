@@ -1,15 +1,21 @@
 """The ``memreap`` command, and ``python -m memreap``."""
 
+import signal
 import sys
 
 INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; an interrupt while it is still being loaded is no traceback."""
-    try:
-        from memreap.cli import main as run  # noqa: PLC0415
+    """Run the command line."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        # Amid an import an exception is a traceback, now and then: end by the signal itself.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from memreap.cli import main as run  # noqa: PLC0415
 
+    signal.signal(signal.SIGINT, handler)
+    try:
         run()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
