@@ -642,7 +642,7 @@ def test_a_cgroup_and_its_child_pressed_by_one_hog_have_one_victim(
         assert small.process.poll() is None
         for turn in one.turns("pressed"):
             one.wait_for(
-                lambda domain=turn["domain"]: [
+                lambda domain=str(turn["domain"]): [  # type: ignore[misc]
                     turn for turn in one.turns("relieved") if turn["domain"] == domain
                 ]
             )

@@ -231,8 +231,9 @@ def test_a_killer_that_ends_before_its_shot_leaves_its_victims_as_they_were(
         execution.advance(time.monotonic())
     os.close(shut)  # as its death does
     os.close(go)
-    time.sleep(0.1)
-    boosted = scheduling.current(pid) != was
+    deadline_s = time.monotonic() + 2
+    while (boosted := scheduling.current(pid) != was) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
     finish(execution)
     execution.victim.close()
     assert not boosted
@@ -243,11 +244,11 @@ def test_a_reaper_that_dies_at_once_saves_no_victim(
 ) -> None:
     """As when the machine kills it for its memory, or gives it no thread."""
     monkeypatch.setattr(reaper.Reaper, "run", lambda _self, _line: os._exit(1))
-    start_s = time.monotonic()
-    outcome = reap(sleeper(), timeout_s=2.0).outcome
+    pid, start_s = sleeper(), time.monotonic()
+    outcome = reap(pid, timeout_s=20.0).outcome
     assert outcome is not None
     assert outcome.outcome == "exited", outcome.reason
-    assert time.monotonic() - start_s < 1.0
+    assert time.monotonic() - start_s < 5, "its owner killed at once"
 
 
 @pytest.mark.parametrize("late_s", [0.0, 0.3])
@@ -293,7 +294,7 @@ def test_a_reaper_in_waiting_that_does_not_come_at_all_saves_no_victim(
     assert outcome.outcome == "exited"
     assert "did not kill in time" in outcome.reason
     assert execution.killed_s is not None
-    assert STANDBY_PREPARE_S <= execution.killed_s - start_s < STANDBY_PREPARE_S + 0.3
+    assert STANDBY_PREPARE_S <= execution.killed_s - start_s < 5.0
 
 
 def test_descriptors_beyond_1024_are_no_trouble(
@@ -311,7 +312,7 @@ def test_what_exited_unwatched_is_not_said_to_have_taken_no_time(
     execution = Execution(identify(sleeper()), "never", 5.0)
     execution.start(time.monotonic())
     assert select.select([execution.victim.pidfd], [], [], 2.0)[0]
-    time.sleep(0.05)  # for the reaper's last words
+    time.sleep(0.5)  # for the reaper's last words
     outcome = execution.give_up("interrupted")
     execution.victim.close()
     assert outcome.outcome == "exited"
@@ -400,7 +401,9 @@ def test_a_reap_that_comes_after_the_exit_began_to_hang_says_so(
     with stage("hung-aio", SIZE_BYTES) as staged:
         execution = Execution(identify(staged.pid), "never", 0.7)
         os.kill(staged.pid, signal.SIGKILL)
-        time.sleep(0.3)  # it waits in exit_aio, and has let go of its mm
+        deadline_s = time.monotonic() + 5
+        while Procfs().oom_score(staged.pid):  # until it waits in exit_aio, and its mm is let go
+            assert time.monotonic() < deadline_s
         try:
             execution.start(time.monotonic())
             outcome = finish(execution).outcome

@@ -195,7 +195,7 @@ def test_vfork_does_not_count_twice() -> None:
 
 
 def test_processes_left_behind_are_said() -> None:
-    run = shell("setsid sleep 1 >/dev/null 2>&1 & exit 2")
+    run = shell("setsid sleep 5 >/dev/null 2>&1 & exit 2")
     assert run.code == 2
     assert "1 process of its tree left running" in run.err
 

@@ -105,7 +105,7 @@ def session_of(staged: Staged) -> list[int]:
     return alive
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 2.0) -> bool:
+def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
@@ -211,7 +211,7 @@ def test_sigterm() -> None:
             pidfd = os.pidfd_open(staged.pid)
             signal.pidfd_send_signal(pidfd, signal.SIGTERM)
             assert not exited(pidfd, 0.1)
-            assert exited(pidfd, 0.5) is leaves
+            assert exited(pidfd, 5.0 if leaves else 0.5) is leaves
             os.close(pidfd)
 
 
@@ -219,7 +219,7 @@ def test_a_fork_bomb_survives_its_first_member_and_not_the_clean_up() -> None:
     with stage("fork-bomb", SIZE_BYTES) as staged:
         assert until(lambda: len(session_of(staged)) > 40)
         with killed(staged) as pidfd:
-            assert exited(pidfd, 2)
+            assert exited(pidfd, 10)
         for pid in session_of(staged)[1:40]:  # the host is the first: it has the lowest pid
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -268,7 +268,7 @@ def test_the_end_of_the_host_is_the_end_of_the_hang(
     with stage(kind, SIZE_BYTES) as staged, killed(staged) as pidfd:
         assert not exited(pidfd, 0.3)
         os.kill(staged.session, signal.SIGKILL)
-        assert exited(pidfd, 1.0)
+        assert exited(pidfd, 5.0)
 
 
 CALLER = """
@@ -293,7 +293,7 @@ def test_nothing_survives_a_caller_that_was_killed(
             assert not exited(pidfds[0], 0.2)
         caller.kill()
     for pidfd in pidfds:
-        assert exited(pidfd, 1.0)
+        assert exited(pidfd, 5.0)
         os.close(pidfd)
 
 
