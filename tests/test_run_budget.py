@@ -223,7 +223,7 @@ def test_record_explains_the_decision(tmp_path: Path) -> None:
 def test_hundreds_of_members() -> None:
     many = "i=0; while [ $i -lt 400 ]; do sleep 3 & i=$((i+1)); done"
     run = shell(f"{many}; {HOG}; echo $?; wait")
-    assert (run.code, run.out, run.kills) == (0, "137\n", 1)
+    assert (run.code, run.out, run.kills) == (0, "137\n", 1), run.err
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -139,6 +141,39 @@ def test_shared_pages_count_once(tree: Tree) -> None:
         child.communicate(b"")
     time.sleep(0.05)
     tree.bury(spared=0)
+
+
+class Telling:
+    """A worker that says one share after another."""
+
+    ended = False
+
+    def __init__(self) -> None:
+        self.says: list[tuple[int, int]] = []
+
+    def hear(self) -> Iterator[tuple[object, list[int]]]:
+        said, self.says = self.says, []
+        yield said, []
+
+    def give_up(self) -> None:
+        self.ended = True
+
+
+def test_who_dies_while_shares_are_read_is_not_counted_twice() -> None:
+    worker, hog = Telling(), SimpleNamespace(pid=1, dying_bytes=None)
+    others = [SimpleNamespace(pid=pid, dying_bytes=None) for pid in (2, 3)]
+    meter = TreeMeter.__new__(TreeMeter)
+    meter._limit_bytes, meter._tree = 150, cast("Tree", [hog, *others])
+    meter._shares = Shares(worker=cast("Worker", worker), missing={1: 120, 2: 60, 3: 60})
+    worker.says = [(1, 120)]
+    meter._hear(0.0, dying=0)
+    hog.dying_bytes = 120
+    worker.says = [(2, 25)]
+    meter._hear(0.01, dying=110)
+    meter._tree = cast("Tree", others)  # it is gone, and its memory back
+    worker.says = [(3, 25)]
+    meter._hear(0.02, dying=0)
+    assert meter._shares.pss_bytes == 50
 
 
 def test_a_hung_reading_is_given_up(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:

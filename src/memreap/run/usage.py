@@ -61,7 +61,7 @@ class Shares:
     heard_s: float = 0.0
     asked_upper_bytes: int = 0
     missing: dict[int, int] = field(default_factory=dict)  # pid -> its bytes at most
-    known_bytes: int = 0
+    found: dict[int, int] = field(default_factory=dict)  # pid -> its bytes
 
     def estimate_bytes(self, upper_bytes: int) -> int | None:
         """What is used now, given how the upper bound moved since; None if never found."""
@@ -184,7 +184,7 @@ class TreeMeter:
         shares, procfs = self._shares, self._tree.procfs
         members = distinct(m for m in self._tree if m.dying_bytes is None)
         shares.missing = {m.pid: m.pages_at_most * PAGE_SIZE_BYTES for m in members}
-        shares.known_bytes = 0
+        shares.found = {}
         shares.asked_s = shares.heard_s = now_s
         shares.asked_upper_bytes = upper
         pids = sorted(shares.missing, key=lambda pid: -shares.missing[pid])
@@ -202,9 +202,11 @@ class TreeMeter:
             shares.heard_s = now_s
             for pid, found in cast("list[tuple[int, int | None]]", message):
                 at_most = shares.missing.pop(pid, 0)
-                shares.known_bytes += at_most if found is None else min(found, at_most)
-        known = dying + shares.known_bytes
-        at_most = known + sum(shares.missing.values())
+                shares.found[pid] = at_most if found is None else min(found, at_most)
+        # Who was killed, or went, since it was asked for is among the dying, or holds nothing.
+        living = {m.pid for m in self._tree if m.dying_bytes is None}
+        known = dying + sum(size for pid, size in shares.found.items() if pid in living)
+        at_most = known + sum(size for pid, size in shares.missing.items() if pid in living)
         hung = now_s - shares.heard_s > SILENCE_S
         if known > self._limit_bytes or at_most <= self._limit_bytes:
             self._conclude(now_s, known if known > self._limit_bytes else at_most)
