@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,31 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(root: Path) -> No
             assert kept.exists()
     finally:
         kept.rmdir()
+
+
+@needs_root
+def test_an_instance_that_somebody_reads_is_removed_when_he_is_done(root: Path) -> None:
+    instance = Instance(root)
+    (name,) = own(root)
+    file = (root / "instances" / name / "tracing_on").open()
+    timer = threading.Timer(0.2, file.close)
+    timer.start()
+    instance.close()
+    timer.join()
+    assert own(root) == []
+
+
+@needs_root
+def test_an_instance_that_somebody_goes_on_reading_is_no_error(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "BUSY_WAIT_S", 0.05)
+    instance = Instance(root)
+    (name,) = own(root)
+    with (root / "instances" / name / "tracing_on").open():
+        instance.close()
+        assert own(root) == [name]
+    (root / "instances" / name).rmdir()
 
 
 @needs_root

@@ -10,6 +10,7 @@ See Documentation/trace/ftrace.rst, events.rst. Events are named as there: ``mma
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
@@ -21,6 +22,7 @@ from memreap.linux.ring_buffer import COMMON, Format, PageHeader
 MOUNTED = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 PREFIX = "memreap-"
 BUFFER_BYTES = 8 << 20  # for each CPU
+BUSY_WAIT_S, BUSY_NAP_S = 1.0, 0.01
 _LOST = ("overrun", "commit overrun", "dropped events")
 _numbers = count()
 
@@ -210,14 +212,30 @@ class Instance:
         return sum(_lost(cpu) for cpu in (self._folder / "per_cpu").iterdir())
 
     def close(self) -> None:
-        """Trace no more, and leave nothing behind."""
+        """Trace no more, and leave nothing behind.
+
+        While somebody else reads a file of it, it is busy. Who goes on reading finds it later on:
+        it is removed as soon as we are gone and another one traces (``remove_stale``).
+        """
         with contextlib.suppress(OSError):
             self.stop()
         for fd in self._pipes.values():
             os.close(fd)
         self._pipes.clear()
-        with contextlib.suppress(FileNotFoundError):
+        deadline_s = time.monotonic() + BUSY_WAIT_S
+        while not self._is_removed() and time.monotonic() < deadline_s:
+            time.sleep(BUSY_NAP_S)
+
+    def _is_removed(self) -> bool:
+        try:
             self._folder.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False
+        return True
 
     def __enter__(self) -> Self:
         """Itself."""
