@@ -125,10 +125,8 @@ def test_a_victim_asked_to_go_that_goes_is_not_killed(
     assert one.turns("killed") == []
 
 
-def test_a_tree_is_kept_to_its_budget(
-    guard: Start, hog: StartHog, sleeper: Callable[[], int]
-) -> None:
-    del sleeper
+@pytest.mark.parametrize("mourns_after_s", [0, 2])  # till then the hog is a zombie
+def test_a_tree_is_kept_to_its_budget(guard: Start, mourns_after_s: int) -> None:
     import subprocess
     import sys
 
@@ -142,7 +140,9 @@ def test_a_tree_is_kept_to_its_budget(
             f"""
 import subprocess, sys, time
 sys.stdin.readline()
+held = bytearray(60 << 20)
 hog = subprocess.Popen([sys.executable, "-S", "-c", {HOG!r}, "", "600", "400"])
+time.sleep({mourns_after_s})
 print(hog.wait(), flush=True)
 time.sleep(60)
 """,
@@ -159,6 +159,7 @@ time.sleep(60)
         assert parent.stdout.readline().strip() == "-9"
         one.wait_for_turn("relieved")
         assert parent.poll() is None
+        assert len(one.turns("killed")) == 1
         parent.kill()
         parent.wait()
         one.wait_for(lambda: one.process.poll() is not None)

@@ -220,6 +220,17 @@ def test_record_explains_the_decision(tmp_path: Path) -> None:
     assert incident["seconds_to_relief"] is not None
 
 
+def test_a_zombie_whose_parent_looks_elsewhere_holds_no_memory() -> None:
+    run = python(
+        "import subprocess, sys, time\n"
+        "x = bytearray(60 << 20)\n"
+        "hog = subprocess.Popen([sys.executable, '-c', 'import time; x = bytearray(1 << 30)'])\n"
+        "time.sleep(3)\n"
+        "print(hog.wait())"
+    )
+    assert (run.code, run.out, run.kills) == (0, "-9\n", 1), run.err
+
+
 def test_hundreds_of_members() -> None:
     many = "i=0; while [ $i -lt 400 ]; do sleep 3 & i=$((i+1)); done"
     run = shell(f"{many}; {HOG}; echo $?; wait")

@@ -176,6 +176,19 @@ def test_who_dies_while_shares_are_read_is_not_counted_twice() -> None:
     assert meter._shares.pss_bytes == 50
 
 
+def test_only_the_dying_are_settled(tree: Tree) -> None:
+    with subprocess.Popen(["sleep", "30"]) as child, contextlib.ExitStack() as stack:
+        stack.callback(child.kill)
+        assert child.pid in pids(tree)
+        TreeMeter(tree, MIB).read(time.monotonic())
+        tree.settle(child.pid)
+        assert tree.members[child.pid].dying_bytes is None, "another one of its number"
+        tree.doom(child.pid)
+        assert tree.members[child.pid].dying_bytes
+        tree.settle(child.pid)
+        assert tree.members[child.pid].dying_bytes == 0
+
+
 def test_a_hung_reading_is_given_up(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memreap.run.usage.read_shares", lambda *_: time.sleep(30))
     monkeypatch.setattr("memreap.run.usage.SILENCE_S", 0.05)

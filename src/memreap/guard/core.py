@@ -359,7 +359,7 @@ class Core:
         for deed, fate, outcomes in self._hands.advance(now_s):
             self._tell_joined(now_s)
             if isinstance(fate, VictimReleased):
-                self._scouts.tell({"settled": deed.killing.doomed}, now_s)
+                self._scouts.tell({"settled": deed.killing.everyone}, now_s)
                 for post in self._posts.values():
                     post.settles_s = now_s + TREE_SILENCE_S
             elif isinstance(fate, VictimRefused):

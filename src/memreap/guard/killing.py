@@ -68,8 +68,12 @@ class Killing:
         """
         processes = [one for e in self._executions for one in e.victim.processes]
         gone = {pid for pid, pidfd in processes if has_exited(pidfd)}
-        everyone = (*(member.pid for member in self.victim.members), *self.sharers, *self.born)
-        return [pid for pid in everyone if pid not in gone]
+        return [pid for pid in self.everyone if pid not in gone]
+
+    @property
+    def everyone(self) -> list[int]:
+        """Every pid that dies, or has died, of it."""
+        return [*(member.pid for member in self.victim.members), *self.sharers, *self.born]
 
     @property
     def sharers(self) -> list[int]:

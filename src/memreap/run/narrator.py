@@ -61,7 +61,7 @@ class Narrator:
 
     def doomed(self, killing: Killing) -> None:
         """Take note of who dies."""
-        self.killed_command |= self.command_pid in killing.doomed
+        self.killed_command |= self.command_pid in killing.everyone
 
     def insists(self, victim: Candidate) -> None:
         """A victim that was asked to go did not, or not in time."""

@@ -220,7 +220,7 @@ class Session:
             if killing.released:
                 self._narrator.follow(killing)
                 self._look_s = now_s
-                for pid in killing.doomed:
+                for pid in killing.everyone:
                     self._tree.settle(pid)
                 self._step(now_s, self._fate(killing, now_s))
             elif killing.finished:

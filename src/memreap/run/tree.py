@@ -133,9 +133,10 @@ class Tree:
             self.members[pid].dying_bytes = None
 
     def settle(self, pid: int) -> None:
-        """Its memory is back, though it may still be there."""
-        if pid in self.members:
-            self.members[pid].dying_bytes = 0
+        """Its memory is back, though it may still be there: a zombie, until its parent wakes up."""
+        member = self.members.get(pid)
+        if member is not None and member.dying_bytes is not None:  # else another one of its number
+            member.dying_bytes = 0
 
     def bury(self, spared: int) -> None:
         """Wait for orphans that have ended, as init would; ``spared`` is somebody else's."""
