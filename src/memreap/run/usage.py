@@ -96,6 +96,7 @@ class TreeMeter:
         self._swap_on = meminfo.get("SwapTotal", 0) > 0
         self._total_bytes = meminfo["MemTotal"] + meminfo.get("SwapTotal", 0)
         self._shares = Shares()
+        self._shares_decide = False  # whether the limit lay between the bounds
 
     def fds(self) -> list[int]:
         """The worker's, while shares are being read."""
@@ -112,6 +113,7 @@ class TreeMeter:
         self._tree.refresh(now_s)
         dying, largest, pages = self._look(now_s)
         self.victim_bytes = dying
+        self._shares_decide = False
         upper = dying + pages * PAGE_SIZE_BYTES
         if self._shares.worker:
             self._hear(now_s, dying)
@@ -120,11 +122,16 @@ class TreeMeter:
         lower = largest * PAGE_SIZE_BYTES
         if lower > self._limit_bytes:
             return max(lower, self._shares.estimate_bytes(upper) or 0)
+        self._shares_decide = True
         return self._between(now_s, upper)
 
     def stillness(self) -> Callable[[], bool] | None:
-        """Whether nothing moved. Where there is swap, statm does not show all that moves."""
-        return None if self._swap_on else self._tree.stillness()
+        """Whether nothing moved.
+
+        Statm does not show all that moves where there is swap; nor, where shares decide, a write
+        that makes a shared page one's own.
+        """
+        return None if self._swap_on or self._shares_decide else self._tree.stillness()
 
     def _look(self, now_s: float) -> tuple[int, int, int]:
         """Read everyone once: (bytes of the dying, pages of the largest, pages of all)."""
