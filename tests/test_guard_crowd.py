@@ -17,7 +17,7 @@ from memreap.decide.events import Identity, Tier
 from memreap.decide.policy import Judgement, Policy, Rule, Verdict
 from memreap.guard import crowd
 from memreap.guard.chase import Chase
-from memreap.guard.reading import Read
+from memreap.guard.reading import YOUNG_S, Read
 from memreap.linux.procfs import CLOCK_TICKS_PER_S, PAGE_SIZE_BYTES, Memory, Procfs, Stat
 
 MIB = 1 << 20
@@ -44,7 +44,7 @@ def test_a_crowd_is_many_of_one_kind() -> None:
 
 
 def test_those_who_have_been_there_for_long_are_no_crowd() -> None:
-    workers = [read(pid, "postgres", ago_s=crowd.YOUNG_S + 1) for pid in range(100, 200)]
+    workers = [read(pid, "postgres", ago_s=YOUNG_S + 1) for pid in range(100, 200)]
     assert not crowd.found(workers)
     young = [read(pid, "postgres") for pid in range(200, 200 + crowd.LEAST)]
     (kind,) = crowd.found([*workers, *young])

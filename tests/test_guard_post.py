@@ -24,3 +24,11 @@ def test_a_victim_is_told_of_as_it_was_seen_though_no_later_look_has_it() -> Non
     assert (record["uid"], record["user"], record["command"]) == (1000, "ann", "hog --big")
     assert record_of(other, hot)["uid"] == 5
     assert record_of(candidate(12), hot)["uid"] == -1, "of whom nothing was seen nothing is told"
+
+
+def test_what_a_look_in_a_hurry_leaves_out_is_known_from_the_one_before() -> None:
+    hot = HotSet()
+    hot.take(look(Seen(candidate(10), command="hog --big"), Seen(candidate(11))), {})
+    hot.take(look(Seen(candidate(10)), Seen(candidate(11)), Seen(candidate(12))), {})
+    assert hot.look is not None
+    assert [seen.command for seen in hot.look.seen] == ["hog --big", "", ""]

@@ -15,9 +15,10 @@ from unittest import mock
 
 import pytest
 
-from memreap.decide.policy import Policy
+from memreap.decide.policy import Policy, Rule, Verdict
+from memreap.guard import core, reading
 from memreap.guard.core import TURNS_SHARE, Core
-from memreap.guard.reading import Mark
+from memreap.guard.reading import Mark, Reader
 from memreap.guard.scout import BRANCH_AWAITED_S, PAUSE_S, QUICK_SHARE, Scout
 from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Line
@@ -132,6 +133,50 @@ def test_a_tree_is_measured_often_while_a_victim_of_it_is_waited_for(victim: int
     scout._measure("tree:1")
     assert told.said[-1]["next_s"] > 4 * BRANCH_AWAITED_S, "its memory is back"
     scout._obey({"forget": "tree:1"})
+
+
+def test_in_a_hurry_no_young_ones_command_line_is_waited_for(victim: int) -> None:
+    reader = Reader(Procfs(), Policy(), Mark(), os.getpid())
+
+    def command(**how: bool) -> str:
+        reader.hurries = how["in_a_hurry"]
+        read = reader.read(victim)
+        assert read is not None
+        return read.command
+
+    assert command(in_a_hurry=True) == ""
+    assert "bytearray" in command(in_a_hurry=False)
+    assert "bytearray" in command(in_a_hurry=True), "it is known by now"
+
+
+def test_in_a_hurry_old_ones_are_read_and_those_whom_a_rule_knows_by_command_line(
+    victim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_command = Policy(rules=(Rule(Verdict.PROTECT, command="bytearray"),))
+    for policy, young_s in ((by_command, 1e6), (Policy(), 0.0)):
+        monkeypatch.setattr(reading, "YOUNG_S", young_s)
+        reader = Reader(Procfs(), policy, Mark(), 1)
+        reader.hurries = True
+        read = reader.read(victim)
+        assert read is not None
+        assert "bytearray" in read.command
+        assert bool(read.judgement.barred) == (policy is by_command)
+
+
+def test_a_look_that_is_asked_for_under_pressure_is_in_a_hurry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scout = Scout(cast("Line", Told()), Policy(), Mark(), os.getpid())
+    scout._wards["system"] = cast("Any", None)
+    how: list[bool] = []
+    monkeypatch.setattr(scout, "look", lambda *_, **__: how.append(scout._reader.hurries))
+    post = mock.Mock(asked_s=None)
+    post.name = "system"
+    for asked_s in (None, 7.0):
+        post.asked_s = asked_s
+        scout._obey(core._look(post))
+    assert how == [False, True]
+    assert not scout._reader.hurries
 
 
 def burn(seconds: float) -> None:

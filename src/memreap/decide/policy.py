@@ -62,6 +62,11 @@ class Policy:
     oomd_preference: bool = True  # user.oomd_avoid, user.oomd_omit (ManagedOOMPreference=)
     defaults: bool = True  # DEFAULT_RULES, too
 
+    @property
+    def needs_commands(self) -> bool:
+        """Whether nobody can be judged without his command line."""
+        return any(rule.command for rule in self.rules)
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:

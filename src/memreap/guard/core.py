@@ -815,7 +815,9 @@ def _measures(figures: Figures) -> tuple[float, ...]:
 
 
 def _look(post: Post) -> dict[str, Any]:
-    return {"look": post.name, "number": 1, "quick": True}
+    # Pressed: no command line of a young one is waited for.
+    pressed = post.asked_s is not None
+    return {"look": post.name, "number": 1, "quick": True, "pressed": pressed}
 
 
 def _watch(post: Post) -> dict[str, Any]:

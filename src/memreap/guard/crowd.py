@@ -5,18 +5,16 @@ the largest innocent would die first, and then one of them after another while m
 Killing a few changes nothing; what tells a crowd from many workers is that it came at once.
 """
 
-import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from memreap.decide.events import Tier
 from memreap.decide.policy import Policy, Verdict
-from memreap.guard.reading import Read
-from memreap.linux.procfs import CLOCK_TICKS_PER_S, PAGE_SIZE_BYTES
+from memreap.guard.reading import YOUNG_S, Read, is_young
+from memreap.linux.procfs import PAGE_SIZE_BYTES
 
 LEAST = 12  # processes
-YOUNG_S = 10.0
 SAMPLED = 24  # of those too small to be looked at singly, the newest
 
 
@@ -37,8 +35,7 @@ def kind(read: Read) -> Kind | None:
     """Of which crowd it would be; None for one that must not die, or that policy wishes for."""
     if not read.may_die or read.judgement.together or read.judgement.tier is Tier.AVOID:
         return None
-    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - read.identity.start_ticks / CLOCK_TICKS_PER_S
-    return Kind(read.stat.comm, read.memory.uid, read.cgroup) if age_s <= YOUNG_S else None
+    return Kind(read.stat.comm, read.memory.uid, read.cgroup) if is_young(read.stat) else None
 
 
 def found(reads: Iterable[Read]) -> frozenset[Kind]:

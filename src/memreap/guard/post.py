@@ -6,6 +6,7 @@ Only what is read and known lives here; what it means is decide/'s.
 import os
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from memreap.decide import pace
 from memreap.decide.badness import OOM_SCORE_ADJ_MIN
@@ -59,7 +60,7 @@ class HotSet:
         """Let the latest one stand for all before it."""
         self._keep_held(look, pidfds)
         self.close()
-        self.look, self.pidfds = look, pidfds
+        self.look, self.pidfds = self._with_commands(look), pidfds
 
     def _keep_held(self, look: Look, pidfds: dict[Identity, int]) -> None:
         """Go on holding whom the new look brought no pidfd of: descriptors may have run out."""
@@ -67,6 +68,19 @@ class HotSet:
             for member in seen.candidate.members:
                 if not seen.candidate.barred and member not in pidfds and member in self.pidfds:
                     pidfds[member] = self.pidfds.pop(member)
+
+    def _with_commands(self, look: Look) -> Look:
+        """Go on knowing the command lines that a look in a hurry leaves out."""
+        if self.look is None or all(seen.command for seen in look.seen):
+            return look
+        known = {(s.candidate.identity, s.candidate.name): s.command for s in self.look.seen}
+        seen = tuple(
+            s
+            if s.command
+            else replace(s, command=known.get((s.candidate.identity, s.candidate.name), ""))
+            for s in look.seen
+        )
+        return replace(look, seen=seen)
 
     def give_back(self, pidfds: dict[Identity, int]) -> None:
         """Take pidfds that were handed out, where no later look brought others."""

@@ -19,12 +19,13 @@ from memreap.decide.events import Identity
 from memreap.decide.policy import Judgement, Policy, Subject, judge
 from memreap.guard.look import COMMAND_MAX
 from memreap.linux import cgroups
-from memreap.linux.procfs import PAGE_SIZE_BYTES, Memory, Procfs, Stat, text
+from memreap.linux.procfs import CLOCK_TICKS_PER_S, PAGE_SIZE_BYTES, Memory, Procfs, Stat, text
 from memreap.reap import facts as facts_
 from memreap.reap.facts import Facts
 
 GONE = (FileNotFoundError, ProcessLookupError)
 KEPT_S = 2.0
+YOUNG_S = 10.0
 _MARK = struct.Struct("qq")
 
 
@@ -77,6 +78,7 @@ class Kept(NamedTuple):
     program: tuple[str, int]  # another one after exec: then its command line is read again
     who: tuple[str, int, int, int]  # cgroup, uid, session, process group
     command: str | None
+    is_read: bool  # whether the command line was asked for
     judgement: Judgement
     until_s: float  # xattrs, memory.oom.group and links may change without a sign
 
@@ -89,6 +91,9 @@ class Reader:
         self.procfs, self.mark = procfs, mark
         self.avoided: set[int] = set()  # their reads hang
         self.muted: set[int] = set()  # the read of their command line hangs
+        # Whether no young one's mmap_lock is to be waited for: one that forks while there is no
+        # memory has it for long, and so has every other one of a fork bomb.
+        self.hurries = False
         self._policy, self._core_pid = policy, core_pid
         self._ancestors = _ancestors(core_pid, procfs)
         self._users = _users()
@@ -172,13 +177,16 @@ class Reader:
         who = (cgroup, memory.uid, stat.session, stat.pgrp)
         now_s = time.monotonic()
         if kept is None or kept.program != program:
-            command = self._command(stat.pid)
+            kept, command, is_read = None, None, False
         else:
-            command = kept.command
-        if kept is None or (kept.program, kept.who) != (program, who) or now_s >= kept.until_s:
+            command, is_read = kept.command, kept.is_read
+        spared = self.hurries and not self._policy.needs_commands and is_young(stat)
+        if not is_read and not spared:
+            kept, command, is_read = None, self._command(stat.pid), True
+        if kept is None or kept.who != who or now_s >= kept.until_s:
             subject = self._subject(stat, memory.uid, cgroup, command)
             judgement = self._own(stat) or judge(self._policy, subject)
-            kept = Kept(program, who, command, judgement, now_s + KEPT_S)
+            kept = Kept(program, who, command, is_read, judgement, now_s + KEPT_S)
             self._kept[identity] = kept
         shown = (kept.command or "")[:COMMAND_MAX]
         return Read(identity, stat, memory, adj, cgroup, shown, unit, user, kept.judgement)
@@ -252,6 +260,12 @@ class Reader:
             if cgroup != "/" and Path(directory).is_dir():
                 return directory
         return ""
+
+
+def is_young(stat: Stat) -> bool:
+    """Whether it was started just now."""
+    boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return boot_s - stat.start_ticks / CLOCK_TICKS_PER_S <= YOUNG_S
 
 
 def _has_memory(root: Path) -> bool:

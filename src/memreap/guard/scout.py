@@ -112,7 +112,9 @@ class Scout:
         match order:
             case {"look": str(name), "number": int(number), "quick": bool(quick)}:
                 if name in self._wards:
+                    self._reader.hurries = bool(order.get("pressed"))
                     self.look(name, number, quick=quick)
+                    self._reader.hurries = False
             case {"watch": str(name), "every_s": every_s}:
                 self._watch(name, float(every_s))
             case {"rest": str(name)}:
