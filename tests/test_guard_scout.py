@@ -135,48 +135,51 @@ def test_a_tree_is_measured_often_while_a_victim_of_it_is_waited_for(victim: int
     scout._obey({"forget": "tree:1"})
 
 
-def test_in_a_hurry_no_young_ones_command_line_is_waited_for(victim: int) -> None:
+def test_so_many_command_lines_of_young_ones_are_waited_for_in_a_look(victim: int) -> None:
     reader = Reader(Procfs(), Policy(), Mark(), os.getpid())
 
-    def command(**how: bool) -> str:
-        reader.hurries = how["in_a_hurry"]
+    def command(**allowed: int) -> str:
+        reader.lines_left = allowed["lines"]
         read = reader.read(victim)
         assert read is not None
         return read.command
 
-    assert command(in_a_hurry=True) == ""
-    assert "bytearray" in command(in_a_hurry=False)
-    assert "bytearray" in command(in_a_hurry=True), "it is known by now"
+    assert command(lines=0) == ""
+    assert "bytearray" in command(lines=1)
+    assert reader.lines_left == 0
+    assert "bytearray" in command(lines=0), "it is known by now"
 
 
-def test_in_a_hurry_old_ones_are_read_and_those_whom_a_rule_knows_by_command_line(
+def test_under_pressure_old_ones_are_read_and_those_whom_a_rule_knows_by_command_line(
     victim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_command = Policy(rules=(Rule(Verdict.PROTECT, command="bytearray"),))
     for policy, young_s in ((by_command, 1e6), (Policy(), 0.0)):
         monkeypatch.setattr(reading, "YOUNG_S", young_s)
         reader = Reader(Procfs(), policy, Mark(), 1)
-        reader.hurries = True
+        reader.lines_left = 0
         read = reader.read(victim)
         assert read is not None
         assert "bytearray" in read.command
         assert bool(read.judgement.barred) == (policy is by_command)
 
 
-def test_a_look_that_is_asked_for_under_pressure_is_in_a_hurry(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_look_that_is_asked_for_under_pressure_waits_for_none(
+    victim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scout = Scout(cast("Line", Told()), Policy(), Mark(), os.getpid())
-    scout._wards["system"] = cast("Any", None)
-    how: list[bool] = []
-    monkeypatch.setattr(scout, "look", lambda *_, **__: how.append(scout._reader.hurries))
-    post = mock.Mock(asked_s=None)
-    post.name = "system"
-    for asked_s in (None, 7.0):
-        post.asked_s = asked_s
-        scout._obey(core._look(post))
-    assert how == [False, True]
-    assert not scout._reader.hurries
+    scout._obey({"ward": ward("it", "tree", victim)})
+    scout._measure("it")
+    asked: list[int] = []
+    monkeypatch.setattr(scout._reader, "_command", asked.append)
+    post = mock.Mock(asked_s=7.0)
+    post.name = "it"
+    scout._obey(core._look(post))
+    assert asked == []
+    post.asked_s = None
+    scout._obey(core._look(post))
+    assert asked == [victim]
+    scout._obey({"forget": "it"})
 
 
 def burn(seconds: float) -> None:
@@ -227,7 +230,7 @@ def test_after_a_kill_it_looks_again_in_a_moment_or_when_asked(
     scout._watch("system", 0.01)
     killed_s = time.monotonic()
     monkeypatch.setattr(
-        scout, "look", lambda *_, quick: looks.append((quick, time.monotonic() - killed_s))
+        scout, "look", lambda *_, quick, **__: looks.append((quick, time.monotonic() - killed_s))
     )
     scout._obey({"doomed": [victim]})
     scout._watch("system", 0.005)  # as the core orders when it waits

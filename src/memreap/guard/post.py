@@ -70,7 +70,7 @@ class HotSet:
                     pidfds[member] = self.pidfds.pop(member)
 
     def _with_commands(self, look: Look) -> Look:
-        """Go on knowing the command lines that a look in a hurry leaves out."""
+        """Go on knowing the command lines that a look under pressure leaves out."""
         if self.look is None or all(seen.command for seen in look.seen):
             return look
         known = {(s.candidate.identity, s.candidate.name): s.command for s in self.look.seen}

@@ -26,6 +26,7 @@ from memreap.reap.facts import Facts
 GONE = (FileNotFoundError, ProcessLookupError)
 KEPT_S = 2.0
 YOUNG_S = 10.0
+YOUNG_LINES_MAX = 4  # each of them may hang
 _MARK = struct.Struct("qq")
 
 
@@ -91,9 +92,9 @@ class Reader:
         self.procfs, self.mark = procfs, mark
         self.avoided: set[int] = set()  # their reads hang
         self.muted: set[int] = set()  # the read of their command line hangs
-        # Whether no young one's mmap_lock is to be waited for: one that forks while there is no
-        # memory has it for long, and so has every other one of a fork bomb.
-        self.hurries = False
+        # How many command lines of young ones may be read in this look. One that forks while there
+        # is no memory has its mmap_lock for long, and so has every other one of a fork bomb.
+        self.lines_left = YOUNG_LINES_MAX
         self._policy, self._core_pid = policy, core_pid
         self._ancestors = _ancestors(core_pid, procfs)
         self._users = _users()
@@ -180,8 +181,7 @@ class Reader:
             kept, command, is_read = None, None, False
         else:
             command, is_read = kept.command, kept.is_read
-        spared = self.hurries and not self._policy.needs_commands and is_young(stat)
-        if not is_read and not spared:
+        if not is_read and self._may_read_line(stat):
             kept, command, is_read = None, self._command(stat.pid), True
         if kept is None or kept.who != who or now_s >= kept.until_s:
             subject = self._subject(stat, memory.uid, cgroup, command)
@@ -190,6 +190,12 @@ class Reader:
             self._kept[identity] = kept
         shown = (kept.command or "")[:COMMAND_MAX]
         return Read(identity, stat, memory, adj, cgroup, shown, unit, user, kept.judgement)
+
+    def _may_read_line(self, stat: Stat) -> bool:
+        if self._policy.needs_commands or not is_young(stat):
+            return True
+        self.lines_left -= 1
+        return self.lines_left >= 0
 
     def _own(self, stat: Stat) -> Judgement | None:
         """What nobody's policy has to say: that we do not saw off our own branch."""

@@ -20,7 +20,7 @@ from memreap.guard import crowd
 from memreap.guard.crowd import SAMPLED, Births
 from memreap.guard.kinship import FOREMOST, Kinship
 from memreap.guard.look import FDS_IN_A_MESSAGE, Look, Seen
-from memreap.guard.reading import Mark, Read, Reader
+from memreap.guard.reading import YOUNG_LINES_MAX, Mark, Read, Reader
 from memreap.guard.wards import Branch, Cgroup, Everyone, Node, path_below_its_mount, ward
 from memreap.linux import cgroups, scheduling, syscalls
 from memreap.linux.kin import LastPid
@@ -112,9 +112,7 @@ class Scout:
         match order:
             case {"look": str(name), "number": int(number), "quick": bool(quick)}:
                 if name in self._wards:
-                    self._reader.hurries = bool(order.get("pressed"))
-                    self.look(name, number, quick=quick)
-                    self._reader.hurries = False
+                    self.look(name, number, quick=quick, pressed=bool(order.get("pressed")))
             case {"watch": str(name), "every_s": every_s}:
                 self._watch(name, float(every_s))
             case {"rest": str(name)}:
@@ -254,8 +252,9 @@ class Scout:
 
     # A look.
 
-    def look(self, name: str, number: int, *, quick: bool) -> None:
+    def look(self, name: str, number: int, *, quick: bool, pressed: bool = False) -> None:
         """Look at a domain's processes, and say what was seen, with their pidfds."""
+        self._reader.lines_left = 0 if pressed else YOUNG_LINES_MAX
         place, began_s, newest_pid = self._wards[name], time.monotonic(), self._last_pid.read()
         self._many_are_born = self._births.note(began_s, newest_pid)
         full_s, cost_s, newest = self._full.get(name, (0.0, 0.0, 0))
