@@ -71,9 +71,8 @@ def nothing_left() -> Iterator[None]:
     offspring, fds, policy = children(), os.listdir("/proc/self/fd"), scheduling.current()
     yield
     deadline_s = time.monotonic() + 5
-    while Worker._unburied and time.monotonic() < deadline_s:  # given up, and not gone yet
+    while Worker.bury() and time.monotonic() < deadline_s:  # given up, and not gone yet
         time.sleep(0.01)
-        Worker.bury()
     left, workers = children() - offspring, set(Worker.living)
     for pid in left:  # the next test is not to suffer for it
         os.kill(pid, signal.SIGKILL)

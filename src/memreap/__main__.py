@@ -8,13 +8,14 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line."""
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:
+    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if raises:
         # Amid an import an exception is a traceback, now and then: end by the signal itself.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from memreap.cli import main as run  # noqa: PLC0415
 
-    signal.signal(signal.SIGINT, handler)
+    if raises:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         run()
     except KeyboardInterrupt:

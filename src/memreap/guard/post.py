@@ -74,13 +74,12 @@ class HotSet:
         if self.look is None or all(seen.command for seen in look.seen):
             return look
         known = {(s.candidate.identity, s.candidate.name): s.command for s in self.look.seen}
-        seen = tuple(
-            s
-            if s.command
-            else replace(s, command=known.get((s.candidate.identity, s.candidate.name), ""))
-            for s in look.seen
-        )
-        return replace(look, seen=seen)
+        seen = list(look.seen)
+        for at, one in enumerate(look.seen):
+            command = known.get((one.candidate.identity, one.candidate.name))
+            if command and not one.command:
+                seen[at] = replace(one, command=command)
+        return replace(look, seen=tuple(seen))
 
     def give_back(self, pidfds: dict[Identity, int]) -> None:
         """Take pidfds that were handed out, where no later look brought others."""

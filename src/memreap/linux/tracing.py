@@ -1,6 +1,7 @@
 """The kernel's tracepoints, by an instance of tracefs of one's own.
 
-1. An instance is always removed; one that a killed process left behind, by the next who comes.
+1. An instance is always removed; one that a killed process left behind, or that somebody went on
+   reading, by the next who comes.
 2. Nothing of what others trace is touched, nor read.
 3. What was lost is counted by the kernel, and told.
 
@@ -214,8 +215,8 @@ class Instance:
     def close(self) -> None:
         """Trace no more, and leave nothing behind.
 
-        While somebody else reads a file of it, it is busy. Who goes on reading finds it later on:
-        it is removed as soon as we are gone and another one traces (``remove_stale``).
+        While somebody else reads a file of it, it is busy. One that stays so is left to the next
+        who traces (``remove_stale``).
         """
         with contextlib.suppress(OSError):
             self.stop()

@@ -175,14 +175,15 @@ class Worker:
             os.close(self.pidfd)
 
     @classmethod
-    def bury(cls) -> None:
-        """Take leave of those who have ended since they were given up."""
+    def bury(cls) -> bool:
+        """Take leave of those who have ended since they were given up; whether one is left."""
         for pid in list(cls._unburied):
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG) == (0, 0):
                     continue
             cls._unburied.discard(pid)
             cls.living.discard(pid)
+        return bool(cls._unburied)
 
 
 def go_by(name: str) -> None:
