@@ -5,21 +5,25 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 from tests.guarding import Guard, Hog, alive, limited
 
 from memreap.decide.events import Candidate, Identity
+from memreap.decide.policy import Policy
 from memreap.guard.core import Core
 from memreap.guard.gauges import Figures
 from memreap.guard.look import Look, Seen
 from memreap.guard.post import Post
+from memreap.guard.reading import Mark, Reader
 from memreap.guard.scout import Scout
 from memreap.guard.settings import Kind, Scope
 from memreap.guard.wards import Node
-from memreap.linux.procfs import Procfs
+from memreap.linux.procfs import PF_EXITING, Procfs, Stat
 from memreap.victims import Staged, stage
 
 MIB = 1 << 20
@@ -52,7 +56,12 @@ class TestLive:
     pytestmark = live
 
     def test_nobody_else_dies_while_it_exits(
-        self, guard: Start, hog: StartHog, place: Path, possible: dict[str, str | None]
+        self,
+        guard: Start,
+        hog: StartHog,
+        place: Path,
+        possible: dict[str, str | None],
+        memreap: Callable[..., Any],
     ) -> None:
         small = hog(place, 60)
         small.wait_full()
@@ -69,6 +78,10 @@ class TestLive:
         assert one.turns("chosen") == []
         assert alive(small.pid)
         assert "exiting already, by another's hand" in one.log
+        told = memreap("explain", "--database", one.database).stdout
+        assert f"(pid {victim.pid})" in told
+        assert "was chosen" not in told
+        assert "another's death" in memreap("incidents", "--database", one.database).stdout
 
     def test_one_that_never_exits_is_waited_for_once(
         self, guard: Start, hog: StartHog, place: Path, possible: dict[str, str | None]
@@ -94,6 +107,40 @@ class TestLive:
         one.wait_for(lambda: big.was_killed)
         one.wait_for_turn("relieved")
         assert one.turns("shared") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "parent", "ours"),
+    [
+        ("memreap-scout", 10, True),  # a worker of the core, 10
+        ("memreap-trace", 20, True),  # and of the scribe, 20
+        ("sh", 10, True),
+        ("sh", 20, False),  # what the scribe runs for others
+        ("memreap-trace", 30, False),
+        ("memreap-trace", 40, False),  # whose parent is gone
+    ],
+)
+def test_the_guards_own_workers_are_neither_waited_for_nor_killed(
+    name: str, parent: int, ours: bool
+) -> None:
+    here = replace(Procfs().stat(os.getpid()), flags=PF_EXITING, state="D")
+    stats = {
+        20: replace(here, pid=20, ppid=10),
+        30: replace(here, pid=30, ppid=1),
+        50: replace(here, pid=50, ppid=parent, comm=name),
+    }
+    procfs = Procfs()
+    with mock.patch.object(Procfs, "stat", lambda _, pid: found(stats, pid)):
+        reader = Reader(procfs, Policy(), Mark(), 10)
+        assert (reader.exiting(50) is None) == ours
+        own = reader._own(stats[50])
+        assert (own is not None and own.barred == "memreap itself") == ours
+
+
+def found(stats: dict[int, Stat], pid: int) -> Stat:
+    if pid not in stats:
+        raise ProcessLookupError
+    return stats[pid]
 
 
 def figures(usage_bytes: int) -> Figures:

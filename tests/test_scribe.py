@@ -842,6 +842,45 @@ def test_a_crowd_is_explained(start: Any, path: str, capfd: pytest.CaptureFixtur
     assert "after the decision, 49.64 GiB a second; 3 processes born meanwhile died as well" in text
 
 
+@pytest.mark.parametrize("ending", ["released", "skipped"])
+def test_who_was_only_waited_for_is_no_victim(
+    start: Any, path: str, capfd: pytest.CaptureFixture[str], ending: str
+) -> None:
+    core, guard, stranger = Guard(), start(database=path), candidate(88, 50, "stranger")
+    turns = core.incident()
+    waiting = [
+        core.turn("shared", victim=stranger, reason="exiting already"),
+        core.turn(ending, victim=stranger, figures={}),
+    ]
+    guard.take([*turns[:2], *waiting, *turns[2:]])
+    capfd.readouterr()
+    assert explain(ExplainOptions(database=path)) == 0
+    text = " ".join(capfd.readouterr().out.split())
+    assert "It waited for stranger (pid 88) (exiting already): the memory was held here" in text
+    assert text.count(" was chosen") == 1
+    assert "had to be next" not in text
+    assert "It left by itself" not in text
+
+
+def test_nothing_but_anothers_death_may_relieve(
+    start: Any, path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    core, guard, stranger = Guard(), start(database=path), candidate(88, 50, "stranger")
+    guard.take(
+        [
+            core.turn("pressed"),
+            core.turn("shared", victim=stranger, reason="exiting already"),
+            core.turn("released", victim=stranger, figures={}),
+            core.turn("relieved", mib=363),
+        ]
+    )
+    capfd.readouterr()
+    assert incidents(IncidentsOptions(database=path)) == 0
+    assert "another's death" in capfd.readouterr().out
+    assert explain(ExplainOptions(database=path)) == 0
+    assert "It was relieved 3 ms after the pressure was seen" in capfd.readouterr().out
+
+
 def test_dry_runs_and_unfinished_incidents_are_told_as_such(
     start: Any, path: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

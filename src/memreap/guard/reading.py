@@ -25,6 +25,7 @@ from memreap.reap.facts import Facts
 
 GONE = (FileNotFoundError, ProcessLookupError)
 KEPT_S = 2.0
+WORKERS = "memreap-"  # how go_by() names them
 YOUNG_S = 10.0
 YOUNG_LINES_MAX = 4  # each of them may hang
 _MARK = struct.Struct("qq")
@@ -141,11 +142,16 @@ class Reader:
             self.mark.set(0)
 
     def exiting(self, pid: int) -> Stat | None:
-        """One whose mm is gone from /proc though it is still on its way out; None for any other."""
+        """One whose mm is gone from /proc though it is still on its way out; None for any other.
+
+        None for our own as well: they hold little, and a worker that cannot work goes at once.
+        """
         self.mark.set(pid)
         try:
             stat = self.procfs.stat(pid)
-            return stat if stat.is_exiting and not stat.is_kernel_thread else None
+            if not stat.is_exiting or stat.is_kernel_thread or self._is_ours(stat):
+                return None
+            return stat
         except (*GONE, PermissionError, ValueError, IndexError):
             return None
         finally:
@@ -199,11 +205,22 @@ class Reader:
 
     def _own(self, stat: Stat) -> Judgement | None:
         """What nobody's policy has to say: that we do not saw off our own branch."""
-        if self._core_pid in (stat.pid, stat.ppid):
+        if self._is_ours(stat):
             return Judgement(barred="memreap itself")
         if stat.pid in self._ancestors:
             return Judgement(barred="an ancestor of memreap: it would go too")
         return None
+
+    def _is_ours(self, stat: Stat) -> bool:
+        """The core, its workers and theirs. What the scribe runs for others has another name."""
+        if self._core_pid in (stat.pid, stat.ppid):
+            return True
+        if not stat.comm.startswith(WORKERS):
+            return False
+        try:
+            return self.procfs.stat(stat.ppid).ppid == self._core_pid
+        except GONE:
+            return False
 
     def _subject(self, stat: Stat, uid: int, cgroup: str, command: str | None) -> Subject:
         directory = self.directory(cgroup)

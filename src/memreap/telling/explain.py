@@ -373,6 +373,6 @@ def _end(story: Story) -> str:
     left = f", at {usage(relieved[-1])}" if relieved and not why else f": {why}" if why else ""
     if story.incident.dry_run:
         return f"The pressure passed by itself after {size.seconds(took_s)}{left}."
-    if not story.deaths:
+    if not story.deaths and not story.shared:
         return f"It passed by itself after {size.seconds(took_s)}{left}."
     return f"It was relieved {size.seconds(took_s)} after the pressure was seen{left}."

@@ -36,7 +36,8 @@ class Death:
         if self.ended_as == "released":
             if "reaped" in kinds:
                 return "reaped"
-            return "exited" if self.killed_s is not None or kinds else "left on SIGTERM"
+            was_only_asked = self.asked_s is not None and self.killed_s is None and not kinds
+            return "left on SIGTERM" if was_only_asked else "exited"
         return self.ended_as or ("killed" if self.killed_s is not None else "chosen")
 
     @property
@@ -78,7 +79,8 @@ class Story:
         """In one line of a table."""
         ends = list(dict.fromkeys(death.outcome for death in self.deaths))
         if not ends:
-            ends = ["nobody to kill"] if self.helpless else ["passed by itself"]
+            waited = "another's death" if self.shared else "passed by itself"
+            ends = ["nobody to kill" if self.helpless else waited]
         if self.state != "relieved":
             ends = [self.state, *ends] if self.deaths or self.helpless else [self.state]
         return ", ".join(ends)
@@ -105,6 +107,8 @@ class Story:
 
     def _death(self, turn: Turn) -> None:
         what, at_s, death = turn["what"], turn["at_s"], self._last(turn["victim"])
+        if death is None and what in ("released", "skipped") and self._only_waited_for(turn):
+            return
         if death is None or (what == "chosen" and death.ended_as):
             death = Death(turn["victim"], at_s)
             self.deaths.append(death)
@@ -132,6 +136,11 @@ class Story:
                 return
         if self.deaths:  # one who shared the last victim's memory
             self.deaths[-1].outcomes.append(outcome)
+
+    def _only_waited_for(self, turn: Turn) -> bool:
+        """Whether this one was no victim of this incident."""
+        pid = pid_of(turn["victim"])
+        return any(pid_of(t["victim"]) == pid for t in self.shared if t.get("victim"))
 
     def _last(self, victim: Turn) -> Death | None:
         pid = pid_of(victim)
