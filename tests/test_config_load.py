@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from memreap.config.command import check
 from memreap.config.faults import Origin
 from memreap.config.keys import KEYS, TABLES
 from memreap.config.load import Loaded, load
@@ -586,6 +587,41 @@ def test_on_a_hybrid_host_the_hierarchy_with_memory_is_meant(machine: Machine) -
     (v1 / "memory.usage_in_bytes").touch()
     (scope,) = load(Options(cgroups=("/build.slice",)), machine.as_root).settings.scopes
     assert (scope.name, scope.path) == ("cgroup:/build.slice", str(v1))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_cgroup_that_a_file_names_may_come_later(
+    machine: Machine, capsys: pytest.CaptureFixture[str], version: int
+) -> None:
+    if version == 1:
+        mount = f"x {machine.cgroups} cgroup rw,memory 0 0\n"
+        (machine.root / "proc/self/mounts").write_text(mount)
+    else:
+        (machine.cgroups / "cgroup.controllers").write_text("cpu memory pids\n")
+    loaded = machine.main(f'{GUARDED}[[cgroup]]\npath = "/late.slice/x"\n')
+    assert not loaded.faults
+    _, scope = loaded.settings.scopes
+    assert scope.name == "cgroup:/late.slice/x"
+    assert scope.path == f"{machine.cgroups}/late.slice/x"
+    assert check(Options(), machine.as_root) == 0
+    told = capsys.readouterr()
+    assert (
+        "memreap.toml:4: cgroup.path: not there: it will be guarded once it is: /late" in told.err
+    )
+    assert "configuration is fine" in told.out
+
+
+@pytest.mark.parametrize("name", ["/../../etc", "/late/../.."])
+def test_only_a_cgroup_may_come_later(machine: Machine, name: str) -> None:
+    (machine.cgroups / "cgroup.controllers").write_text("memory\n")
+    (fault,) = said(machine.main(f'[[cgroup]]\npath = "{name}"\nlimit = "1G"\n'), machine)
+    assert "cgroup.path: no such cgroup" in fault
+
+
+def test_where_no_hierarchy_counts_memory_none_will_come(machine: Machine) -> None:
+    (machine.cgroups / "cgroup.controllers").write_text("cpu\n")
+    (fault,) = said(machine.main('[[cgroup]]\npath = "/late"\nlimit = "1G"\n'), machine)
+    assert "cgroup.path: no such cgroup: /late" in fault
 
 
 # -- Hostile input --------------------------------------------------------------------------------

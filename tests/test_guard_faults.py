@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from tests.guarding import HOG, Guard, Hog, alive, keeping, limited
 
-from memreap.guard.core import Core
+from memreap.guard.core import DISCOVER_S, Core
 from memreap.guard.crew import Scribes
 from memreap.linux import cgroups, clock
 from memreap.linux.procfs import Procfs
@@ -498,6 +498,36 @@ def test_a_cgroup_below_one_that_is_guarded_no_longer_is_not_either(
         assert len(ask(str(one.socket))["domains"]) == 1
     finally:
         below.rmdir()
+
+
+def test_a_cgroup_that_comes_later_is_guarded_once_it_is_there(
+    guard: Start, cgroup: MakeCgroup, hog: StartHog, tmp_path: Path
+) -> None:
+    there = limited(cgroup("memory"), 300)
+    late = there / "late"
+    named_late = f'[[cgroup]]\npath = "{late}"\nlimit = "100M"\n'
+    rest = f'[[cgroup]]\npath = "{there}"\n'
+    one = guard("--config", config(tmp_path, rest + named_late))
+    assert one.log.count("late: not there; looked for every 10 s") == 1
+    assert any("late: not there" in means for means in ask(str(one.socket))["means"])
+    late.mkdir()
+    try:
+        one.wait_for(lambda: "late: there, and guarded" in one.log, 15)
+        assert not any("late: not there" in means for means in ask(str(one.socket))["means"])
+        big = hog(late, 150, 500)
+        one.wait_for(lambda: big.was_killed)
+        one.wait_for_turn("relieved")
+        late.rmdir()
+        one.wait_for(lambda: "late: guarded no longer" in one.log, 15)
+        config(tmp_path, rest)
+        one.process.send_signal(signal.SIGHUP)
+        one.wait_for(lambda: "was reloaded" in one.log)
+        late.mkdir()
+        time.sleep(DISCOVER_S + 1)
+        assert one.log.count("late: there, and guarded") == 1, "nobody asks for it any more"
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            late.rmdir()
 
 
 def test_sigterm_in_the_midst_of_an_incident(

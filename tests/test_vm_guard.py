@@ -226,7 +226,7 @@ with inside.cgroup("beaten", memory_max=60 * MIB) as group:
     inside.report(what="beaten", killed=killed, log=beaten.log, code=beaten.stop())
 
 with inside.cgroup("brief", memory_max=200 * MIB) as group:
-    core.wait_for(lambda: "guarded again" in core.log, 20)
+    core.wait_for(lambda: "there, and guarded" in core.log, 20)
     with inside.hog(190 * MIB, name="anew", group=group, rate_bytes_per_s=30 * MIB) as hog:
         killed = hog.wait(30)
     inside.report(what="brief", killed=killed, log=core.log, code=core.stop())

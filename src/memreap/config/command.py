@@ -34,6 +34,7 @@ def check(options: Options, where: Places | None = None) -> int:
     loaded = load(options, where or Places())
     if loaded.faults:
         return tell(loaded.faults)
+    tell(loaded.remarks)
     files = " ".join(map(printable, loaded.files))
     print(f"configuration is fine: {files or 'no files, only defaults'}")
     return EXIT_FINE

@@ -20,6 +20,7 @@ class Loaded:
     merged: Merged
     files: tuple[str, ...]  # read, in the order in which they count
     faults: tuple[Fault, ...]
+    remarks: tuple[Fault, ...] = ()  # no fault, and worth a word
 
     @property
     def origins(self) -> dict[str, Origin]:
@@ -45,7 +46,9 @@ def load(options: Options, where: Places) -> Loaded:
     merged.add(document.of_options(options))
     merged.complete(where)
     settings = build.settings(merged, where)
-    return Loaded(settings, merged, tuple(files), _in_order(merged.faults))
+    return Loaded(
+        settings, merged, tuple(files), _in_order(merged.faults), _in_order(merged.remarks)
+    )
 
 
 def _in_order(faults: list[Fault]) -> tuple[Fault, ...]:

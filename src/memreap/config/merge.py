@@ -50,11 +50,16 @@ class Merged:
         default_factory=lambda: {t.name: [] if t.several else [Entry(Origin())] for t in TABLES}
     )
     faults: list[Fault] = field(default_factory=list)
+    remarks: list[Fault] = field(default_factory=list)  # what is worth a word, and no fault
 
     def one(self, table: str) -> Entry:
         """A table that stands once."""
         (entry,) = self.entries[table]
         return entry
+
+    def remark(self, origin: Origin, path: str, message: str) -> None:
+        """Note what people should know of a key that is not wrong."""
+        self.remarks.append(fault_at(origin, path, message))
 
     def fault(self, origin: Origin, path: str, message: str) -> None:
         """Note what is wrong with a key, by the name under which it was given."""

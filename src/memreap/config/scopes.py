@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from memreap.config.faults import Fault
+from memreap.config.faults import FILE, Fault, Origin
 from memreap.config.merge import Entry, Merged
 from memreap.config.places import Places
 from memreap.guard.settings import Kind, Scope
@@ -18,6 +18,7 @@ NOTHING = Fault(
     "nothing to guard: say --system (root), --own, --cgroup PATH or --tree PID,"
     " or name it in a file",
 )
+NOT_THERE = "not there: it will be guarded once it is"
 USAGE_FIELDS = ("stall_max", "stall_floor", "warn", "subgroups")
 MACHINE_FIELDS = ("available_min", "swap_free_min", "stall_max", "stall_floor", "warn")
 
@@ -70,7 +71,7 @@ def _cgroups(merged: Merged, where: Places) -> list[Scope]:
         if name is None:
             continue
         try:
-            directory = _memory_cgroup(name, where.procfs)
+            directory, is_there = _directory(name, entry.where("path"), where.procfs)
             if directory in found:
                 raise ValueError(f"guarded already: {directory}")
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
@@ -79,7 +80,10 @@ def _cgroups(merged: Merged, where: Places) -> list[Scope]:
             merged.fault(entry.where("path"), "cgroup.path", printable(message))
             continue
         limit = entry.get("limit")
-        if (limit is None or limit.bytes is None) and not _is_limited(directory, where.procfs):
+        is_size = limit is not None and limit.bytes is not None
+        if not is_there:
+            merged.remark(entry.where("path"), "cgroup.path", printable(f"{NOT_THERE}: {name}"))
+        elif not is_size and not _is_limited(directory, where.procfs):
             message = f'{directory} has no memory limit of its own: say limit = "4G" (--limit 4G)'
             merged.fault(entry.where("limit"), "cgroup.limit", printable(message))
             continue
@@ -91,6 +95,20 @@ def _cgroups(merged: Merged, where: Places) -> list[Scope]:
             **_fields(entry, USAGE_FIELDS),  # type: ignore[arg-type]
         )
     return list(found.values())
+
+
+def _directory(name: str, origin: Origin, procfs: Procfs) -> tuple[Path, bool]:
+    """(where it counts memory, whether it is there).
+
+    A slice or service has a cgroup only while something runs in it: one that a file names may come
+    later. On the command line it is a mistake.
+    """
+    try:
+        return _memory_cgroup(name, procfs), True
+    except FileNotFoundError:
+        if origin.kind != FILE:
+            raise
+        return cgroups.would_be(name, procfs), False
 
 
 def _memory_cgroup(name: str, procfs: Procfs) -> Path:

@@ -62,6 +62,7 @@ TURNS_SHARE = 0.2
 LOOK_WAIT_S = 0.1  # how long a choice waits for a fresh look, beyond twice what one takes
 UNSEEN_WAIT_S = 2.0
 DISCOVER_S = 10.0
+NOT_THERE = f"not there; looked for every {DISCOVER_S:g} s"
 QUIET_S = 2.0  # after the last incident, before spares are made anew
 STATUS_AGE_MAX_S = 2.0
 STATUS_WAIT_S = 0.5
@@ -117,9 +118,12 @@ class Core:
         self._done = False
 
     def begin(self) -> None:
-        """Take up every scope. Raises Gone where one of them cannot be guarded."""
+        """Take up every scope; a cgroup may come later. Raises Gone where another cannot be."""
         for scope in self._settings.scopes:
-            self._take_up(scope)
+            if _may_come(scope):
+                self._absent[scope.name] = scope
+            else:
+                self._take_up(scope)
         now_s = time.monotonic()
         for post in self._posts.values():
             self._brief(post, now_s)
@@ -142,7 +146,8 @@ class Core:
     def means(self) -> list[str]:
         """What cannot be done here."""
         of_gauges = (m for post in self._posts.values() for m in post.gauge.means)
-        return list(dict.fromkeys([*self._lacking, *of_gauges]))
+        absent = (f"{name}: {NOT_THERE}" for name in self._absent)
+        return list(dict.fromkeys([*self._lacking, *absent, *of_gauges]))
 
     @property
     def what(self) -> str:
@@ -152,7 +157,7 @@ class Core:
             for post in list(self._posts.values())[:STATUS_NAMES_MAX]
         ]
         more = len(self._posts) - len(shown)
-        told = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+        told = ", ".join(shown) + (f" and {more} more" if more > 0 else "") or "nothing yet"
         return told + ("; dry run: nobody is signalled" if self._settings.dry_run else "")
 
     def run(self) -> None:
@@ -725,10 +730,14 @@ class Core:
             if name not in self._posts:
                 try:
                     self._take_up(scope)
-                except Gone:
+                except Gone as gone:
+                    if not _may_come(scope):
+                        self.say(f"{name}: not guarded: {gone}")
                     continue
                 self._brief(self._posts[name], now_s)
-                self.say(f"{name}: guarded again ({time.strftime('%H:%M:%S')})")
+                self._scouts.tell(_look(self._posts[name]), now_s, expects=True)
+                self.say(f"{name}: there, and guarded ({time.strftime('%H:%M:%S')})")
+                self._tell_ready()
             del self._absent[name]
 
     def _give_up(self, post: Post, why: str, *, for_good: bool = False) -> None:
@@ -780,8 +789,9 @@ class Core:
             if name in changed or (post.origin and (post.origin in changed or name in wanted)):
                 self._give_up(post, "the configuration changed", for_good=True)
         self._discover_s = 0.0
+        self._absent = {s.name: s for s in new.scopes if s.name not in self._posts and _may_come(s)}
         for scope in new.scopes:
-            if scope.name not in self._posts:
+            if scope.name not in self._posts and scope.name not in self._absent:
                 try:
                     self._take_up(scope)
                 except Gone as gone:
@@ -802,6 +812,11 @@ class Core:
         self._scouts.close()
         self._scribes.close(LAST_WORDS_S)
         self._reload.close()
+
+
+def _may_come(scope: Scope) -> bool:
+    """Whether it is a cgroup that is not there: a service that starts makes its own."""
+    return scope.kind is Kind.CGROUP and not os.path.isdir(scope.path)  # noqa: PTH112
 
 
 def _born(deed: Deed) -> dict[str, int]:

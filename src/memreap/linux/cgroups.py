@@ -56,6 +56,28 @@ def find(name: str, procfs: Procfs) -> Path:
     raise FileNotFoundError(f"no such cgroup: {name}")
 
 
+def would_be(name: str, procfs: Procfs) -> Path:
+    """The directory in which a cgroup that is not there yet would count memory.
+
+    Raises ValueError where none would.
+    """
+    roots = [root.resolve() for root, kind, options in mounts(procfs) if _counts(root, options)]
+    for place in (Path(name), *(root / name.lstrip("/") for root in roots)):
+        directory = place.resolve()
+        if any(root in directory.parents for root in roots):
+            return directory
+    raise ValueError(f"no such cgroup: {name}")
+
+
+def _counts(root: Path, options: frozenset[str]) -> bool:
+    """Whether the memory controller is in this hierarchy: v1 mounts it, v2 lists it."""
+    if "memory" in options:
+        return True
+    with contextlib.suppress(OSError):
+        return "memory" in (root / "cgroup.controllers").read_text().split()
+    return False
+
+
 def members(directory: Path) -> list[int]:
     """Every process in a cgroup and below, in ascending order.
 
