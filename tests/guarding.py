@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from memreap.linux.procfs import Procfs
+
 READY = "on guard after"
 
 # Joins a cgroup, takes so many MiB at so many MiB a second, says so, and holds on to them.
@@ -37,6 +39,16 @@ print("full", flush=True)
 while True:
     time.sleep(60)
 """
+
+# The same, in a thread; then the first thread ends, and the process goes on without it.
+LEADERLESS = HOG.replace(
+    "while True:",
+    """
+import threading
+threading.Thread(target=lambda: [time.sleep(60) for _ in iter(int, 1)]).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)  # exit(2)
+while True:""",
+)
 
 
 class Guard:
@@ -147,6 +159,25 @@ class Hog:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def leaderless(cgroup: Path | str, mib: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that holds so much, and whose first thread has ended; gone afterwards."""
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", LEADERLESS, str(cgroup), str(mib), "1e6"],
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"full\n"
+            deadline_s = time.monotonic() + 10
+            while not Procfs().stat(process.pid).is_leaderless:
+                assert time.monotonic() < deadline_s, "its first thread lives"
+                time.sleep(0.001)
+            yield process
+        finally:
+            process.kill()
 
 
 def fill(mib: int) -> mmap.mmap:

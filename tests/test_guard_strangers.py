@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from tests.guarding import Guard, Hog, alive, limited
+from tests.guarding import Guard, Hog, alive, leaderless, limited
 
 from memreap.decide.events import Candidate, Identity
 from memreap.decide.policy import Policy
@@ -141,6 +141,61 @@ def found(stats: dict[int, Stat], pid: int) -> Stat:
     if pid not in stats:
         raise ProcessLookupError
     return stats[pid]
+
+
+class TestLeaderless:
+    """A process whose first thread has ended: /proc/PID shows no mm, and the others have it."""
+
+    pytestmark = live
+
+    def test_it_is_read_like_any_other(self) -> None:
+        reader = Reader(Procfs(), Policy(), Mark(), 1)
+        with leaderless("", 80) as hog:
+            read = reader.read(hog.pid)
+            assert read is not None
+            assert read.pages > 80 * 256
+            assert "-S -c" in read.command
+            assert os.path.basename(reader._exe(read.stat)).startswith("python")  # noqa: PTH119
+            assert reader.weight(hog.pid, 1 << 20, swapping=False) >= 80 * 256  # type: ignore[operator]
+            facts = reader.facts(read)
+            assert facts is not None
+            assert facts.living_tid != hog.pid
+
+    def test_it_is_the_one_who_dies(self, guard: Start, hog: StartHog, cgroup: MakeCgroup) -> None:
+        place = limited(cgroup("memory"), 600)
+        small = hog(place, 60)
+        small.wait_full()
+        with leaderless(place, 200) as large:
+            one = guard("--cgroup", place, "--limit", "150M")
+            one.wait_for_turn("relieved")
+            assert large.wait(10) == -signal.SIGKILL
+            chosen = [turn["victim"]["pids"] for turn in one.turns("chosen")]
+        assert chosen == [[large.pid]]
+        assert alive(small.pid)
+
+    def test_it_is_waited_for_while_it_exits(self) -> None:
+        """Where the leader is a zombie, and the others are in their exit, without an mm."""
+        stat = replace(Procfs().stat(os.getpid()), flags=PF_EXITING, state="Z", num_threads=2)
+        assert stat.is_exiting
+        assert not replace(stat, num_threads=1).is_exiting
+
+
+def test_who_is_waited_for_is_gone_when_its_pidfd_says_so(hog: StartHog) -> None:
+    """Not when a look shows it no more: one scout may have known it, and the next one not."""
+    leaver = hog("", 1)
+    post = Post(Scope(Kind.CGROUP, "cgroup:/x", path="/x"), mock.Mock())
+    identity = Identity(leaver.pid, Procfs().stat(leaver.pid).start_ticks)
+    one = Candidate((identity,), "leaver")
+    first = Look("cgroup:/x", 1, 0.0, 0.01, (), exiting=(one,))
+    post.hot.take(first, {identity: os.pidfd_open(leaver.pid)})
+    post.await_leaving(identity)
+    assert not post.has_left()
+    post.hot.take(Look("cgroup:/x", 1, 1.0, 0.01, ()), {})
+    assert not post.has_left()
+    leaver.end()
+    assert post.has_left()
+    post.part_with_leaving()
+    assert not post.has_left(), "nobody is waited for"
 
 
 def figures(usage_bytes: int) -> Figures:

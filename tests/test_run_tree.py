@@ -10,11 +10,13 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from tests.guarding import leaderless
 
 from memreap.linux import syscalls
 from memreap.linux.kin import LastPid, kin, parse_kin
 from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Worker
+from memreap.run.snapshot import candidates
 from memreap.run.tree import Member, Tree
 from memreap.run.usage import Shares, TreeMeter, distinct
 
@@ -35,6 +37,29 @@ def tree() -> Iterator[Tree]:
 def pids(tree: Tree) -> set[int]:
     tree.refresh(time.monotonic())
     return set(tree.members)
+
+
+def test_a_member_whose_first_thread_has_ended_counts(tree: Tree) -> None:
+    meter = TreeMeter(tree, 1 << 40)
+    before = meter.read(time.monotonic())
+    assert before is not None
+    with leaderless("", 90) as hog:
+        usage = meter.read(time.monotonic())
+        assert usage is not None
+        assert usage - before > 90 * MIB
+        (member,) = (m for m in tree if m.pid == hog.pid)
+        assert member.statm.tid != hog.pid
+        (candidate,) = (c for c in candidates(tree) if c.identity.pid == hog.pid)
+        assert candidate.has_mm
+        assert candidate.pages > 90 * 256
+        precise = TreeMeter(tree, usage - before - 20 * MIB)  # between the bounds, or above both
+        deadline_s = time.monotonic() + 5
+        while (found := precise.read(time.monotonic())) is None:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        assert found > 90 * MIB
+        precise.close()
+    meter.close()
 
 
 def test_children_grandchildren_and_orphans_belong(tree: Tree) -> None:
@@ -169,7 +194,7 @@ def test_who_dies_while_shares_are_read_is_not_counted_twice() -> None:
     meter = TreeMeter.__new__(TreeMeter)
     meter._limit_bytes, meter._tree = 150, cast("Tree", [hog, *others])
     meter._shares = Shares(worker=cast("Worker", worker), missing={1: 120, 2: 60, 3: 60})
-    worker.says = [(1, 120)]
+    worker.says = [(1, 120, 0.0)]
     meter._hear(0.0, dying=0)
     hog.dying_bytes = 120
     worker.says = [(2, 25)]
@@ -213,8 +238,23 @@ def test_a_hung_reading_is_given_up(tree: Tree, monkeypatch: pytest.MonkeyPatch)
     tree.bury(spared=0)
 
 
+def test_what_shares_cost_is_cpu_time_and_not_others_turns() -> None:
+    """Else on a busy machine they would be read so rarely that nobody is caught."""
+    worker = Telling()
+    meter = TreeMeter.__new__(TreeMeter)
+    meter._limit_bytes, meter._tree = 150, cast("Tree", [SimpleNamespace(pid=1, dying_bytes=None)])
+    meter._shares = Shares(worker=cast("Worker", worker), missing={1: 120})
+    worker.says = [(1, 100, 0.002)]
+    meter._hear(0.4, dying=0)
+    assert meter._shares.cost_s == 0.002
+    assert meter._shares.is_due(0.4 + 0.3, within=True)
+
+
 def test_threads_of_one_mm_count_once(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    members = [Member(member_id(pid), None) for pid in (10, 11, 12)]  # type: ignore[arg-type]
+    members = [
+        Member(member_id(pid), SimpleNamespace(tid=pid))  # type: ignore[arg-type]
+        for pid in (10, 11, 12)
+    ]
     for member in members:
         member.resident = member.size = 10_000
     mm = {10: 1, 11: 2, 12: 1}

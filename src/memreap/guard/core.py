@@ -398,8 +398,8 @@ class Core:
     def _settle_leaving(self, post: Post, now_s: float) -> None:
         """One of whose death we only heard has nobody else who tells that it is over."""
         identity = post.leaving
-        if identity is not None and not post.hot.is_leaving(identity):
-            post.leaving = None
+        if identity is not None and post.has_left():
+            post.part_with_leaving()
             post.due_s = now_s
             self._step(now_s, VictimExited(post.name, identity, now_s))
 
@@ -563,9 +563,9 @@ class Core:
             if report.what is What.CHOSEN:
                 post.hot.remember(victim)
             elif report.reason == EXITING:
-                post.leaving = victim.identity
+                post.await_leaving(victim.identity)
         elif report.what in (What.RELEASED, What.SKIPPED):
-            post.leaving = None
+            post.part_with_leaving()
 
     def _write(self, post: Post, what: str, now_s: float) -> None:
         victim = self._realm.domain(post.name).state.victim

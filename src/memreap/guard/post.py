@@ -3,6 +3,7 @@
 Only what is read and known lives here; what it means is decide/'s.
 """
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -143,9 +144,33 @@ class Post:
         self.members: list[Identity] = []  # of a tree: known even if the scout is lost
         self.root: Identity | None = None  # of a tree: its first process, as it was first seen
         self.leaving: Identity | None = None  # waited for, though nobody here killed it
+        self._leaving_pidfd = -1  # a later look may not show it; it counts until it is gone
         self.helpless_told: int | None = None  # the incident in which everyone was named already
         self._since = (0.0, 0)
         self._eased_s = 0.0
+
+    def await_leaving(self, identity: Identity) -> None:
+        """Wait for one who is exiting by another's hand."""
+        self.part_with_leaving()
+        self.leaving = identity
+        with contextlib.suppress(OSError):  # no descriptor left: then the looks have to tell
+            if identity in self.hot.pidfds:
+                self._leaving_pidfd = os.dup(self.hot.pidfds[identity])
+
+    def part_with_leaving(self) -> None:
+        """Wait for it no more."""
+        self.leaving = None
+        if self._leaving_pidfd >= 0:
+            os.close(self._leaving_pidfd)
+            self._leaving_pidfd = -1
+
+    def has_left(self) -> bool:
+        """Whether the one who is waited for is gone."""
+        if self.leaving is None:
+            return False
+        if self._leaving_pidfd >= 0:
+            return has_exited(self._leaving_pidfd)
+        return not self.hot.is_leaving(self.leaving)
 
     def meet(self, members: list[Identity]) -> None:
         """Note who belongs to the tree."""
@@ -263,6 +288,7 @@ class Post:
 
     def close(self) -> None:
         """Let go of everything."""
+        self.part_with_leaving()
         self.hot.close()
         self.gauge.close()
 

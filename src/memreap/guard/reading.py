@@ -100,6 +100,7 @@ class Reader:
         self._ancestors = _ancestors(core_pid, procfs)
         self._users = _users()
         self._kept: dict[Identity, Kept] = {}
+        self._kernel_threads: set[int] = set()  # told from those who have lost their first thread
         self._all_mounts = cgroups.mounts(procfs)
         self._mounts = [
             (os.fspath(root), kind == "cgroup2")
@@ -116,7 +117,7 @@ class Reader:
                 held = memory.rss_bytes + memory.swap_bytes + memory.page_table_bytes
                 pages = held // PAGE_SIZE_BYTES
             else:
-                pages = self.procfs.resident_pages(pid)
+                pages = self.procfs.resident_pages(pid) or self._pages_of_the_rest(pid)
             if pages == 0:
                 return None
             return pages + self.procfs.oom_score_adj(pid) * (totalpages // 1000)
@@ -124,6 +125,15 @@ class Reader:
             return None
         finally:
             self.mark.set(0)
+
+    def _pages_of_the_rest(self, pid: int) -> int:
+        """What a process holds whose first thread has ended; 0 for all that have no mm."""
+        if pid in self._kernel_threads:
+            return 0
+        stat = self.procfs.stat(pid)
+        if stat.is_kernel_thread:
+            self._kernel_threads.add(pid)
+        return self.procfs.memory(pid).rss_bytes // PAGE_SIZE_BYTES if stat.is_leaderless else 0
 
     def read(self, pid: int) -> Read | None:
         """Everything of one process; None where it is gone, has no mm, or may not be read."""
@@ -173,6 +183,7 @@ class Reader:
         """Drop what was kept of those who are gone."""
         for identity in [i for i in self._kept if i.pid not in alive]:
             del self._kept[identity]
+        self._kernel_threads &= alive
         self.avoided &= alive
         self.muted &= alive
 
@@ -232,7 +243,7 @@ class Reader:
             preference = cgroups.preference(Path(directory))
         return Subject(
             name=stat.comm,
-            exe=self._exe(stat.pid),
+            exe=self._exe(stat),
             command=command,
             cgroup=cgroup,
             uid=uid,
@@ -256,10 +267,11 @@ class Reader:
         finally:
             self.mark.set(pid)
 
-    def _exe(self, pid: int) -> str:
-        """The program's path; pins nothing."""
+    def _exe(self, stat: Stat) -> str:
+        """The program's path; pins nothing but what tells a living thread from a dead one."""
         with contextlib.suppress(OSError):
-            return os.fspath(Path(f"{self.procfs.root}/{pid}/exe").readlink())
+            tid = (stat.is_leaderless and self.procfs.living_thread(stat.pid)) or stat.pid
+            return os.fspath(Path(f"{self.procfs.root}/{stat.pid}/task/{tid}/exe").readlink())
         return ""
 
     def _cgroup(self, pid: int) -> str:

@@ -309,7 +309,13 @@ class Scout:
         small = weighed[LISTED_MAX:]
         has_mm = {pid for _, pid in weighed}
         known = self._hot.get(place.name, {}).keys() | self._exiting.get(place.name, {})
-        leaving = [p for p in pids if (p in known or p > newest_pid) and p not in has_mm]
+        listed = set(all_pids)
+        gone = [p for p in known if p not in listed and p not in unread]  # cgroup.procs hides some
+        leaving = [
+            p
+            for p in (*gone, *pids)
+            if (p in known or p > newest_pid) and p not in has_mm and reader.exiting(p)
+        ]
         newest: list[int] = []
         if self._many_are_born and self._policy.crowd:
             newest = sorted((pid for _, pid in small), reverse=True)[:SAMPLED]
@@ -342,7 +348,8 @@ class Scout:
         found: dict[Candidate, int] = {}
         for pid in pids:
             weight = known.get(pid, least if pid > newest_pid else 0)
-            is_elsewhere = isinstance(place, Node) and pid not in place.holders
+            # Of a node that was never looked at, nobody is known to hold anything.
+            is_elsewhere = isinstance(place, Node) and newest_pid > 0 and pid not in place.holders
             if (weight < least or is_elsewhere) and pid not in awaited:
                 continue
             with contextlib.suppress(OSError):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 PAGE_SIZE_BYTES = os.sysconf("SC_PAGE_SIZE")
 CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+THREADS_TRIED = 16  # for one that has the mm: the others have seldom ended as well
 PF_EXITING, PF_KTHREAD = 0x00000004, 0x00200000  # include/linux/sched.h
 
 _KB = re.compile(rb"^(\w+):\s+(\d+) kB$", re.MULTILINE)
@@ -43,9 +44,17 @@ class Stat:
         return bool(self.flags & PF_KTHREAD)
 
     @property
+    def is_leaderless(self) -> bool:
+        """Its first thread, of which /proc/PID tells, has ended, and others have not."""
+        return self.state in "ZX" and self.num_threads > 1
+
+    @property
     def is_exiting(self) -> bool:
-        """In do_exit, and not yet at its end: it may still hold memory that nothing shows."""
-        return bool(self.flags & PF_EXITING) and self.state not in "ZX"
+        """In do_exit, and not yet at its end: it may still hold memory that nothing shows.
+
+        So is the first thread of one that is leaderless, whatever the others do.
+        """
+        return bool(self.flags & PF_EXITING) and (self.state not in "ZX" or self.is_leaderless)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,11 @@ def parse_memory(raw: bytes) -> Memory:
     )
 
 
+def _is_leaderless(raw: bytes) -> bool:
+    """The same as Stat's, of /proc/PID/status."""
+    return b"\nState:\tZ" in raw and b"\nThreads:\t1\n" not in raw
+
+
 def _kib(raw: bytes, key: bytes) -> int:
     at = raw.find(key)
     return int(raw[at + len(key) : raw.find(b" kB", at)]) if at >= 0 else 0
@@ -142,6 +156,15 @@ class Procfs:
         """Every thread of a process. Pins nothing."""
         return sorted(int(name) for name in os.listdir(f"{self.root}/{pid}/task"))
 
+    def living_thread(self, pid: int) -> int | None:
+        """One that has the mm, besides the first one. Pins it for an instant.
+
+        /proc/PID is the first thread's, and shows no mm once that has ended: main() may have left
+        by pthread_exit(3), and of those who are killed it is seldom the last one out.
+        """
+        others = [tid for tid in self.threads(pid) if tid != pid]
+        return next((tid for tid in others[:THREADS_TRIED] if self.has_mm(pid, tid)), None)
+
     def children(self, pid: int) -> list[int]:
         """Every child, of all its threads. Pins nothing. Needs CONFIG_PROC_CHILDREN."""
         threads = self.threads(pid)
@@ -168,11 +191,15 @@ class Procfs:
         return tail.split(None, 1)[0].decode("ascii")
 
     def memory(self, pid: int) -> Memory:
-        """What the mm holds. Pins the mm for an instant."""
-        return parse_memory(self._read(f"{pid}/status"))
+        """What the mm holds, whoever of its threads is left. Pins the mm for an instant."""
+        raw = self._read(f"{pid}/status")
+        if b"\nVmRSS:" not in raw and _is_leaderless(raw):
+            tid = self.living_thread(pid)
+            raw = raw if tid is None else self._read(f"{pid}/task/{tid}/status")
+        return parse_memory(raw)
 
     def resident_pages(self, pid: int) -> int:
-        """The second field of statm. Pins the mm for an instant."""
+        """The second field of the first thread's statm. Pins the mm for an instant."""
         return int(self._read(f"{pid}/statm", 128).split(b" ", 2)[1])
 
     def oom_score(self, pid: int) -> int:
@@ -198,6 +225,8 @@ class Procfs:
     def cmdline(self, pid: int) -> str:
         """Arguments, joined by spaces; empty for a kernel thread. **Waits for mmap_lock.**"""
         raw = self._read(f"{pid}/cmdline", 1 << 20)
+        if not raw and (tid := self.living_thread(pid)) is not None:
+            raw = self._read(f"{pid}/task/{tid}/cmdline", 1 << 20)
         return text(raw.rstrip(b"\0").replace(b"\0", b" "))
 
     def cgroups(self, pid: int) -> list[tuple[str, str]]:

@@ -12,42 +12,75 @@ import re
 
 from memreap.linux.procfs import Procfs
 
+NO_MM = b"0 0 0 "
 _PSS = re.compile(rb"^(Pss_Anon|Pss_Shmem|SwapPss):\s+(\d+) kB$", re.MULTILINE)
 
 
 class Statm:
-    """/proc/PID/statm of one process, opened once where the descriptors suffice."""
+    """/proc/PID/statm of one process, opened once where the descriptors suffice.
 
-    __slots__ = ("_fd", "_path", "_raw")
+    Where the first thread has ended before the others, it is another one's.
+    """
+
+    __slots__ = ("_fd", "_keep", "_pid", "_procfs", "_raw", "tid")
 
     def __init__(self, pid: int, procfs: Procfs, *, keep: bool = True) -> None:
         """Open it, or at every read if it is not to be kept. Raises as Procfs does."""
-        self._path = f"{procfs.root}/{pid}/statm"
+        self._pid, self._procfs, self._keep = pid, procfs, keep
+        self.tid = pid  # whose it is; each thread's is that of the mm
         self._fd = -1
         self._raw = b""
+        self._open()
+
+    def _open(self) -> None:
         try:
-            if keep:
+            if self._keep:
                 self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
+
+    @property
+    def _path(self) -> str:
+        part = "" if self.tid == self._pid else f"/task/{self.tid}"
+        return f"{self._procfs.root}/{self._pid}{part}/statm"
 
     def read(self) -> tuple[int, int, int]:
         """(mapped, resident, resident file and shmem) in pages; all 0 once the mm is gone.
 
         Pins the mm for an instant. Raises as Procfs does.
         """
-        if self._fd >= 0:
-            raw = os.pread(self._fd, 128, 0)
-        else:
-            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                raw = os.read(fd, 128)
-            finally:
-                os.close(fd)
+        try:
+            raw = self._read()
+        except (FileNotFoundError, ProcessLookupError):
+            if self.tid == self._pid:
+                raise
+            raw = NO_MM  # that thread has ended; the process may go on
+        if raw.startswith(NO_MM):
+            raw = self._of_another(raw)
         self._raw = raw
         size, resident, shared = raw.split(b" ", 3)[:3]
         return int(size), int(resident), int(shared)
+
+    def _read(self) -> bytes:
+        if self._fd >= 0:
+            return os.pread(self._fd, 128, 0)
+        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, 128)
+        finally:
+            os.close(fd)
+
+    def _of_another(self, raw: bytes) -> bytes:
+        """Another thread's, from now on; the same where none has the mm. Raises as Procfs does."""
+        is_leaderless = self._procfs.stat(self._pid).is_leaderless
+        tid = (is_leaderless and self._procfs.living_thread(self._pid)) or self._pid
+        if tid == self.tid:
+            return raw
+        self.close()
+        self.tid = tid
+        self._open()
+        return self._read()
 
     @property
     def last(self) -> tuple[int, bytes]:

@@ -9,6 +9,7 @@ Counted: anonymous memory, shmem that is mapped, swap. Not counted: files, and t
 nobody maps.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cmp_to_key
@@ -55,10 +56,11 @@ class Shares:
     pss_bytes: int | None = None
     upper_bytes: int = 0  # the upper bound at the same time
     read_s: float = -1e9
-    cost_s: float = 0.0
+    cost_s: float = 0.0  # CPU time, or what was waited for in vain
     worker: Worker | None = None
     asked_s: float = 0.0
     heard_s: float = 0.0
+    cpu_s: float = 0.0  # that the reading has taken so far
     asked_upper_bytes: int = 0
     missing: dict[int, int] = field(default_factory=dict)  # pid -> its bytes at most
     found: dict[int, int] = field(default_factory=dict)  # pid -> its bytes
@@ -190,14 +192,16 @@ class TreeMeter:
     def _ask(self, now_s: float, upper: int) -> None:
         shares, procfs = self._shares, self._tree.procfs
         members = distinct(m for m in self._tree if m.dying_bytes is None)
+        shares.cpu_s = 0.0
         shares.missing = {m.pid: m.pages_at_most * PAGE_SIZE_BYTES for m in members}
         shares.found = {}
         shares.asked_s = shares.heard_s = now_s
         shares.asked_upper_bytes = upper
-        pids = sorted(shares.missing, key=lambda pid: -shares.missing[pid])
+        members.sort(key=lambda m: -shares.missing[m.pid])
+        tasks = [(m.pid, m.statm.tid) for m in members]
         self.pss_readings += 1
         try:
-            shares.worker = Worker(lambda line: read_shares(line, pids, procfs))
+            shares.worker = Worker(lambda line: read_shares(line, tasks, procfs))
         except OSError:  # no process or descriptor left: the bound has to do
             shares.pss_bytes, shares.upper_bytes, shares.read_s = upper, upper, now_s
 
@@ -207,7 +211,8 @@ class TreeMeter:
         assert shares.worker is not None, "somebody to hear"
         for message, _ in shares.worker.hear():
             shares.heard_s = now_s
-            for pid, found in cast("list[tuple[int, int | None]]", message):
+            for pid, found, cpu_s in cast("list[tuple[int, int | None, float]]", message):
+                shares.cpu_s = cpu_s
                 at_most = shares.missing.pop(pid, 0)
                 shares.found[pid] = at_most if found is None else min(found, at_most)
         # Who was killed, or went, since it was asked for is among the dying, or holds nothing.
@@ -219,9 +224,9 @@ class TreeMeter:
             self._conclude(now_s, known if known > self._limit_bytes else at_most)
         elif shares.worker.ended or hung:
             self.hung_readings += hung
-            self._conclude(now_s, at_most)
+            self._conclude(now_s, at_most, hung=hung)
 
-    def _conclude(self, now_s: float, pss: int) -> None:
+    def _conclude(self, now_s: float, pss: int, *, hung: bool = False) -> None:
         shares = self._shares
         assert shares.worker is not None, "a reading is under way"
         if shares.worker.ended:
@@ -230,7 +235,9 @@ class TreeMeter:
             shares.worker.give_up()
         shares.worker = None
         shares.pss_bytes, shares.upper_bytes = pss, shares.asked_upper_bytes
-        shares.cost_s, shares.read_s = now_s - shares.asked_s, now_s
+        # Not the time that it took: on a busy machine that is mostly others'.
+        shares.cost_s = now_s - shares.asked_s if hung else shares.cpu_s
+        shares.read_s = now_s
 
 
 def look_at_status(member: Member, procfs: Procfs, now_s: float) -> None:
@@ -257,17 +264,20 @@ def distinct(members: Iterable[Member]) -> list[Member]:
 
 
 def _by_mm(a: Member, b: Member) -> int:
-    order = syscalls.kcmp_vm(a.pid, b.pid)
+    order = syscalls.kcmp_vm(a.statm.tid, b.statm.tid)
     return -1 if order == 1 else order and 1
 
 
-def read_shares(line: Line, pids: list[int], procfs: Procfs) -> None:
-    """In the worker: say each one's PSS as it is found; None for one that cannot be read."""
-    for pid in pids:
+def read_shares(line: Line, tasks: list[tuple[int, int]], procfs: Procfs) -> None:
+    """In the worker: say each one's PSS as it is found; None for one that cannot be read.
+
+    ``tasks``: (pid, a thread of it that has the mm).
+    """
+    for pid, tid in tasks:
         try:
-            found = pss_bytes(pid, procfs)
+            found = pss_bytes(tid, procfs)
         except GONE:
             found = 0
         except PermissionError:
             found = None
-        line.say([(pid, found)])
+        line.say([(pid, found, time.process_time())])
