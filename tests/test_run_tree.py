@@ -178,7 +178,7 @@ class Telling:
     ended = False
 
     def __init__(self) -> None:
-        self.says: list[tuple[int, int]] = []
+        self.says: list[tuple[int, int, float]] = []
 
     def hear(self) -> Iterator[tuple[object, list[int]]]:
         said, self.says = self.says, []
@@ -197,10 +197,10 @@ def test_who_dies_while_shares_are_read_is_not_counted_twice() -> None:
     worker.says = [(1, 120, 0.0)]
     meter._hear(0.0, dying=0)
     hog.dying_bytes = 120
-    worker.says = [(2, 25)]
+    worker.says = [(2, 25, 0.0)]
     meter._hear(0.01, dying=110)
     meter._tree = cast("Tree", others)  # it is gone, and its memory back
-    worker.says = [(3, 25)]
+    worker.says = [(3, 25, 0.0)]
     meter._hear(0.02, dying=0)
     assert meter._shares.pss_bytes == 50
 
