@@ -231,6 +231,40 @@ def test_what_is_too_long_for_one_message_is_shortened(
         scribes.close(0.0)
 
 
+def test_a_scribe_that_takes_over_keeps_what_a_reload_made_of_it() -> None:
+    heard: list[Any] = []
+
+    def body(line: Line) -> None:
+        while True:
+            message: Any = line.hear(None)
+            line.say({"got": message[0]})
+            if message[0].get("say") == "die":
+                os._exit(1)
+
+    def until(count: int) -> None:
+        deadline_s = time.monotonic() + 5
+        while len(heard) < count:
+            assert time.monotonic() < deadline_s, heard
+            heard.extend(scribes.hear(time.monotonic()))
+            scribes.check(time.monotonic())
+            time.sleep(0.01)
+
+    scribes = Scribes(body)
+    scribes.start(time.monotonic())
+    try:
+        scribes.write({"turn": 1}, time.monotonic())
+        scribes.settle({"keep": 7})
+        scribes.settle({"keep": 8})
+        until(3)
+        scribes.tell({"say": "die"})
+        until(6)
+    finally:
+        scribes.close(0.0)
+    told = [message["got"] for message in heard]
+    assert told[:3] == [{"turn": 1}, {"settings": {"keep": 7}}, {"settings": {"keep": 8}}]
+    assert told[4:] == [{"settings": {"keep": 8}}, {"turn": 1}], "before what it is to write down"
+
+
 # The core in need.
 
 

@@ -174,6 +174,13 @@ def ready_recorder(guard: Guard) -> int:
     return 0
 
 
+def is_armed(recorder: int) -> bool:
+    """Whether it traces; until then a victim's end goes by it."""
+    with tracefs() as root:
+        made = root.glob(f"instances/{PREFIX}{recorder}-*")
+        return any((one / "tracing_on").read_text().strip() == "1" for one in made)
+
+
 @pytest.mark.kernel
 @pytest.mark.skipif(os.geteuid() != 0, reason="tracefs needs root")
 def test_a_real_guard_records_what_the_kernel_did(tmp_path: Path, cgroup: MakeCgroup) -> None:
@@ -186,9 +193,13 @@ def test_a_real_guard_records_what_the_kernel_did(tmp_path: Path, cgroup: MakeCg
     guard = Guard(tmp_path, ["--cgroup", f"{directory}", "--limit", "300M"])
     try:
         recorder = guard.wait_for(lambda: ready_recorder(guard))
-        hog = Hog(directory, 350, 60)  # half a second from the warning to the line
+        hog = Hog(directory, 280)  # above the warning, below the line
         with keeping(hog):
-            guard.wait_for_turn("relieved")
+            hog.wait_full()
+            guard.wait_for(lambda: is_armed(recorder))
+            last_straw = Hog(directory, 40)
+            with keeping(last_straw):
+                guard.wait_for_turn("relieved")
             guard.wait_for(lambda: recorded(guard.database))
         assert "What the kernel did to" in told(guard.database)
     finally:

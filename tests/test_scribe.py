@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from memreap.guard import scribe
-from memreap.guard.settings import Hook, Records
+from memreap.guard.settings import Hook, Records, Settings
 from memreap.linux import journal as linux_journal
 from memreap.linux.worker import Worker
 from memreap.records import control, schema
@@ -902,6 +902,131 @@ def test_dry_runs_and_unfinished_incidents_are_told_as_such(
         db.execute("UPDATE guard SET start_ticks = 1")
     assert explain(ExplainOptions(database=path)) == 0
     assert "the guard ended before the pressure did" in " ".join(capfd.readouterr().out.split())
+
+
+def test_incidents_names_whom_a_dry_run_would_have_killed(
+    start: Any, path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    core, guard, victim = Guard(), start(database=path), candidate(4711, 610)
+    guard.take(
+        [
+            core.turn("pressed", dry_run=True),
+            core.turn("chosen", victim=victim, choice=core.choice(victim), dry_run=True),
+        ]
+    )
+    capfd.readouterr()
+    assert incidents(IncidentsOptions(database=path)) == 0
+    shown = capfd.readouterr().out
+    assert "would be cc1plus (pid 4711) 612 MiB" in shown
+    assert shown.count("dry run") == 1
+    assert incidents(IncidentsOptions(database=path, json=True)) == 0
+    (told_,) = map(json.loads, capfd.readouterr().out.splitlines())
+    assert [victim["pids"] for victim in told_["would_be"]] == [[4711]]
+    assert told_["deaths"] == []
+    assert explain(ExplainOptions(database=path)) == 0
+    assert "It goes on." in capfd.readouterr().out
+
+
+def test_incidents_tells_where_nobody_could_be_killed(
+    start: Any, path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    core, guard = Guard(), start(database=path)
+    guard.take(
+        [
+            core.turn("pressed"),
+            core.turn("helpless", choice=core.choice(candidate(4711, 610))),
+            core.turn("relieved"),
+        ]
+    )
+    capfd.readouterr()
+    assert incidents(IncidentsOptions(database=path)) == 0
+    assert "nobody to kill" in capfd.readouterr().out
+
+
+def test_a_dry_run_that_became_real_is_told_as_what_it_was(
+    start: Any, path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    core, guard, victim = Guard(), start(database=path), candidate(4700, 50, "early")
+    dry = [
+        core.turn("pressed", dry_run=True),
+        core.turn("chosen", victim=victim, choice=core.choice(victim), dry_run=True),
+    ]
+    guard.take([*dry, *(turn | {"incident": 1} for turn in core.incident()[2:])])
+    capfd.readouterr()
+    assert explain(ExplainOptions(database=path)) == 0
+    text = " ".join(capfd.readouterr().out.split())
+    assert "early (pid 4700) would have been killed, and was left alone" in text
+    assert "That was a dry run. cc1plus (pid 4711) was next" in text
+    assert "610 MiB came back" in text
+    assert "It was relieved" in text
+    assert "nobody was signalled" not in text
+    assert incidents(IncidentsOptions(database=path)) == 0
+    shown = capfd.readouterr().out
+    assert "cc1plus (pid 4711)" in shown
+    assert "dry run" not in shown
+
+
+def test_who_was_only_waited_for_is_told_as_gone(
+    start: Any, path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    core, guard, stranger = Guard(), start(database=path), candidate(88, 50, "stranger")
+    guard.take(
+        [
+            core.turn("pressed"),
+            core.turn("shared", victim=stranger, reason="exiting already"),
+            core.turn("released", victim=stranger, figures={"seconds": 0.3}),
+            core.turn("relieved", mib=363),
+        ]
+    )
+    said = until_told(guard, capfd, "relieved")
+    assert "stranger (pid 88): gone after 300 ms" in said
+    assert "decision" not in said
+
+
+def test_a_scribe_that_takes_over_tells_of_relief(
+    start: Any, path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It does not know that somebody died: an incident whose beginning it saw it would pass."""
+    turns = Guard().incident()
+    first = start(database=path)
+    first.take(turns[:-1])
+    first.end()
+    capfd.readouterr()
+    second = start(database=path)
+    second.take(turns[-1:])
+    assert "relieved" in until_told(second, capfd, "363 MiB")
+
+
+def test_what_a_full_disk_did_not_take_another_database_does(start: Any, tmp_path: Path) -> None:
+    nowhere = tmp_path / "file" / "incidents.db"
+    (tmp_path / "file").write_text("in the way of a directory")
+    path = tmp_path / "new" / "incidents.db"
+    guard, turns = start(database=str(nowhere)), Guard().incident()
+    guard.tell(*turns)
+    guard.until(lambda: any("waiting" in message for message in guard.heard))
+    assert not guard.acked
+    guard.tell({"settings": records_message(database=str(path))})
+    guard.until(lambda: {turn["turn"] for turn in turns} <= guard.acked)
+    with contextlib.closing(Archive(str(path))) as archive:
+        assert [i.victims for i in archive.newest(10)] == [1]
+
+
+def test_what_no_database_is_to_take_is_acked(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way of a directory")
+    guard = start(database=str(tmp_path / "file" / "incidents.db"))
+    turns = Guard().incident()
+    guard.tell(*turns)
+    guard.until(lambda: any("waiting" in message for message in guard.heard))
+    guard.tell({"settings": records_message()})
+    guard.until(lambda: {turn["turn"] for turn in turns} <= guard.acked)
+
+
+def records_message(**records: Any) -> dict[str, Any]:
+    """As the core says it after a reload."""
+    settings = Settings(records=Records(**{"journal": False, **records}))
+    message = json.loads(json.dumps(settings.as_message()["records"]))
+    assert isinstance(message, dict)
+    return message
 
 
 def test_a_reader_needs_no_right_to_write(start: Any, path: str) -> None:

@@ -77,6 +77,9 @@ LAST_WORDS_S = 1.0
 NEVER_S = float("inf")
 
 # Phases in which nothing is under way.
+# What is said of somebody who was killed, or asked to go, or waited for: real, whatever a reload
+# has made of the settings since.
+REAL = (What.SHARED, What.RELEASED, What.SKIPPED, What.SPARED)
 AT_EASE = (Phase.CALM, Phase.UNEASY)
 
 
@@ -359,9 +362,11 @@ class Core:
         if not (self._hands.deeds or self._hands.asked or self._events):
             return
         self._events.extend(self._hands.departed(now_s))
-        for deed in self._hands.struck():
+        for deed in self._hands.struck(now_s):
             self._write_killed(deed)
         for deed, fate, outcomes in self._hands.advance(now_s):
+            if deed.is_struck_after(fate, outcomes):
+                self._write_killed(deed)
             self._tell_joined(now_s)
             if isinstance(fate, VictimReleased):
                 self._scouts.tell({"settled": deed.killing.everyone}, now_s)
@@ -497,11 +502,12 @@ class Core:
         )
         event = self._hands.kill(post, effect.victim, protected)
         post.deciding_s = time.monotonic() - post.answered_s
-        # Right behind the order, before the reaper can have struck.
-        self._scouts.tell({"doomed": pids_of(effect.victim.members)}, now_s)
-        self._note(event)
         if event is None:
+            # Right behind the order, before the reaper can have struck.
+            self._scouts.tell({"doomed": pids_of(effect.victim.members)}, now_s)
             self._quiet_s = now_s + QUIET_S
+            post.killed_in = post.incident
+        self._note(event)
         post.due_s = now_s
 
     def _answer(self, post: Post, now_s: float) -> None:
@@ -535,7 +541,9 @@ class Core:
         if report.what is What.PRESSED:
             self._turns.begin_incident(post)
         self._note_victim(post, report, now_s)
-        turn = self._turns.of_report(post, report, dry_run=self._settings.dry_run)
+        is_dry = self._settings.dry_run and report.what not in REAL
+        is_dry &= report.what is not What.RELIEVED or post.killed_in != post.incident
+        turn = self._turns.of_report(post, report, dry_run=is_dry)
         if report.what is What.HELPLESS:  # tried again and again: everyone is named once
             if post.helpless_told == post.incident:
                 turn["choice"] = None
@@ -572,11 +580,11 @@ class Core:
         record = record_of(victim, post.hot) if victim else None
         self._scribes.write(self._turns.turn(post, what, now_s, victim=record), now_s)
 
-    def _write_gone(self, post: Post) -> None:
+    def _write_over(self, post: Post, why: str, usage_bytes: int | None = None) -> None:
         """A service's cgroup often goes with its only process: that ends the incident, too."""
         now_s = time.monotonic()
-        turn = self._turns.turn(post, "relieved", now_s, usage_bytes=0, reason="it is gone")
-        self._scribes.write(turn, now_s)
+        more = {} if usage_bytes is None else {"usage_bytes": usage_bytes}
+        self._scribes.write(self._turns.turn(post, "relieved", now_s, reason=why, **more), now_s)
 
     def _write_killed(self, deed: Deed) -> None:
         at_s = deed.killing.killed_s
@@ -745,8 +753,8 @@ class Core:
         if not for_good and post.scope in self._settings.scopes and post.scope.kind is Kind.CGROUP:
             self._absent[post.name] = post.scope
             why += f"; looked for every {DISCOVER_S:g} s"
-        if post.incident is not None and not for_good:
-            self._write_gone(post)
+        if post.incident is not None:
+            self._write_over(post, *((why,) if for_good else ("it is gone", 0)))
         self._realm.remove(post.name)
         self._posts.pop(post.name, None)
         self._scouts.tell({"forget": post.name}, time.monotonic())
@@ -777,7 +785,7 @@ class Core:
             if post.watch_s is not None:  # being briefed anew, the scout forgot
                 self._scouts.tell(_watch(post), now_s)
             self._scouts.tell(_look(post), now_s, expects=True)
-        self._scribes.tell({"settings": settings.as_message()["records"]})
+        self._scribes.settle(settings.as_message()["records"])
         self.say(f"the configuration was reloaded ({time.strftime('%H:%M:%S')}): {self.what}")
 
     def _change_scopes(self, old: Settings, new: Settings) -> None:

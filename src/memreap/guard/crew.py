@@ -246,6 +246,8 @@ class Scribes:
     def __init__(self, body: Callable[[Line], None]) -> None:
         """Fork it; one that cannot be had now is tried again later."""
         self._body = body
+        self._settings: dict[str, Any] | None = None  # since a reload: others than it began with
+        self._is_settled = True
         self.restarts = -1
         self._backoff = Backoff()
         self._unwritten: deque[dict[str, Any]] = deque(maxlen=UNWRITTEN_MAX)
@@ -262,6 +264,7 @@ class Scribes:
             self._worker = Worker(partial(_scribe, body=self._body))
             self.restarts += 1
             self._told = 0
+            self._is_settled = self._settings is None
             self._oldest_s = now_s if self._unwritten else None
 
     def fileno(self) -> int:
@@ -283,8 +286,20 @@ class Scribes:
         self._oldest_s = self._oldest_s or now_s
         self.flush()
 
+    def settle(self, settings: dict[str, Any]) -> None:
+        """Have it, and every one after it, keep other records from now on."""
+        self._settings, self._is_settled = settings, False
+        self.flush()
+
     def flush(self) -> None:
-        """Tell what was not told yet."""
+        """Tell what was not told yet: what to keep, then turns."""
+        if self._worker is not None and not self._is_settled:
+            try:
+                self._is_settled = self._worker.tell({"settings": self._settings})
+            except OSError:  # EMSGSIZE: so many hooks as no message can hold
+                self._is_settled = True
+            if not self._is_settled:
+                return
         while self._worker is not None and self._told < len(self._unwritten):
             turn = self._unwritten[self._told]
             try:

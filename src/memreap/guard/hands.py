@@ -46,6 +46,14 @@ class Deed:
     is_struck: bool = False  # whether it was seen that SIGKILL was sent
     is_told: bool = False  # whether the domain knows how it ended
 
+    def is_struck_after(self, fate: Event | None, outcomes: list[Outcome]) -> bool:
+        """Whether what became of it tells that SIGKILL was sent, which was not known yet."""
+        killed = any(one.outcome != "refused" for one in outcomes)
+        if self.is_struck or not (killed or isinstance(fate, (VictimReleased, VictimStuck))):
+            return False
+        self.is_struck = self.killing.killed_s is not None
+        return self.is_struck
+
 
 class Hands:
     """Kills, asks to go, and follows both to their end."""
@@ -148,10 +156,10 @@ class Hands:
         if domain in self.asked:
             self.asked.pop(domain).close()
 
-    def struck(self) -> Iterator[Deed]:
-        """Each deed once, when its SIGKILL is known to be sent."""
+    def struck(self, now_s: float) -> Iterator[Deed]:
+        """Each deed once, when its SIGKILL is known to be sent, and was permitted."""
         for deed in self.deeds:
-            if not deed.is_struck and deed.killing.killed_s is not None:
+            if not deed.is_struck and deed.killing.has_struck(now_s):
                 deed.is_struck = True
                 yield deed
 

@@ -101,6 +101,10 @@ class Killing:
         """When the first SIGKILL of one that is reaped was sent."""
         return min((e.killed_s for e in self._executions if e.killed_s), default=None)
 
+    def has_struck(self, now_s: float) -> bool:
+        """Whether SIGKILL was sent, and the kernel had no objection."""
+        return any(e.has_struck(now_s) for e in self._executions)
+
     def advance(self, now_s: float) -> list[Outcome]:
         """Take what has happened; the outcomes that are new."""
         fresh: list[Outcome] = []

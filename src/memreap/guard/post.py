@@ -135,6 +135,7 @@ class Post:
         self.growth_bytes_per_s = 0.0
         self.due_s = 0.0
         self.incident: int | None = None
+        self.killed_in: int | None = None  # the last incident in which somebody was
         self.origin = ""  # the domain below which it was found; "" where it was asked for
         self.chosen_s = 0.0
         self.answered_s = 0.0  # when decide/ was last told who is there

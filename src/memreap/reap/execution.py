@@ -31,6 +31,7 @@ PREPARE_S = 1.0  # how long a reaper may take until its kill; then the owner kil
 # victim that waits in exit_aio cannot be reaped by whoever begins then.
 STANDBY_PREPARE_S = 0.5
 DISMISS_S = 0.2
+REFUSAL_S = 0.05
 EXIT_GRACE_S = 0.5  # how long a released victim may take to exit before it counts as hanging
 UNWITNESSED_S = 0.1  # how long a reap without a witness waits for the exit to speak for it
 TIMEOUT_S = 10.0
@@ -145,6 +146,13 @@ class Execution:
     def killed_s(self) -> float | None:
         """When SIGKILL was sent."""
         return self._clapper.killed_s
+
+    def has_struck(self, now_s: float) -> bool:
+        """Whether SIGKILL was sent, and permitted: a refusal comes at once."""
+        killed_s = self.killed_s
+        if killed_s is None or self._clapper.called_off:
+            return False
+        return self._struck or now_s - killed_s > REFUSAL_S
 
     @property
     def _end_s(self) -> float:

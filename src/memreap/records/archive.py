@@ -19,6 +19,10 @@ COLUMNS = (
     " i.ended_wall_s, i.ended_s, i.usage_bytes, i.limit_bytes, i.victims, i.released_bytes,"
     " g.pid, g.boot, g.start_ticks"
 )
+# A turn without its comparison, which may be a hundred times as long as all else.
+BRIEF = """CASE what WHEN 'chosen' THEN NULL WHEN 'helpless' THEN '{"what": "helpless"}'
+ ELSE json END"""
+BRIEF_DRY = BRIEF.replace("NULL", "json_remove(json, '$.choice')")
 FROM = "FROM incident i LEFT JOIN guard g ON g.id = i.guard"
 
 
@@ -84,14 +88,16 @@ class Archive:
         self._db.close()
 
     def newest(self, limit: int, since_wall_s: float | None = None) -> list[Recorded]:
-        """The newest incidents, newest first, with their turns but the long comparisons."""
+        """The newest incidents, newest first, with their turns; the long comparisons left out."""
         rows = self._db.execute(
             f"SELECT {COLUMNS} {FROM} WHERE i.began_wall_s >= ? ORDER BY i.id DESC LIMIT ?",
             (since_wall_s or 0.0, limit),
         ).fetchall()
         found = [_recorded(row) for row in rows]
         for incident in found:
-            incident.turns = self._turns(incident.id, " AND what NOT IN ('chosen', 'helpless')")
+            # Whom a dry run chose, no other turn tells.
+            brief = BRIEF_DRY if incident.dry_run else BRIEF
+            incident.turns = self._turns(incident.id, brief)
         return found
 
     def one(self, number: int | None) -> Recorded | None:
@@ -106,12 +112,12 @@ class Archive:
         incident.evidence = self._evidence(incident.id)
         return incident
 
-    def _turns(self, incident: int, but: str = "") -> list[dict[str, Any]]:
+    def _turns(self, incident: int, told: str = "json") -> list[dict[str, Any]]:
         rows = self._db.execute(
-            f"SELECT json FROM turn WHERE incident_id = ?{but} ORDER BY seq",  # noqa: S608
+            f"SELECT {told} FROM turn WHERE incident_id = ? ORDER BY seq",  # noqa: S608
             (incident,),
         )
-        return [json.loads(row[0]) for row in rows]
+        return [json.loads(row[0]) for row in rows if row[0]]
 
     def _evidence(self, incident: int) -> list[dict[str, Any]]:
         """None from a guard that knew nothing of it."""

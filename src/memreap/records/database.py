@@ -111,6 +111,16 @@ class Database(Outlet):
                 return
 
     @property
+    def unwritten(self) -> list[tuple[int, str, Turn]]:
+        """The turns that no file has, with their texts."""
+        return list(self._pending)
+
+    def take_over(self, turns: list[tuple[int, str, Turn]]) -> None:
+        """Write what another file could not take."""
+        self._pending.extendleft(reversed(turns))
+        self._pending_bytes += sum(len(text) for _, text, _ in turns)
+
+    @property
     def waiting(self) -> int | None:
         """The oldest turn that could not be written yet."""
         return self._pending[0][0] if self._pending else None
@@ -237,6 +247,8 @@ class Database(Outlet):
                 incident,
             ),
         )
+        if what == "killed":  # a dry run may have become real
+            db.execute("UPDATE incident SET dry_run = 0 WHERE id = ?", (incident,))
         if what == "relieved":
             db.execute(
                 "UPDATE incident SET ended_wall_s = ?, ended_s = ? WHERE id = ?",

@@ -69,7 +69,7 @@ class Metrics(Outlet):
 
     def take(self, turn: Turn, course: Course | None) -> None:
         """Count it."""
-        del course
+        is_ours = course is None or not course.only_awaited(turn.get("victim") or {})
         domain, number = self._label(turn["domain"]), turn.get("incident") or 0
         match turn["what"]:
             case "pressed" if number > self._incident:
@@ -78,7 +78,7 @@ class Metrics(Outlet):
             case "outcome":
                 kind = (turn.get("outcome") or {}).get("outcome")
                 self._kills.labels(domain, kind if kind in OUTCOMES else OTHER).inc()
-            case "released":
+            case "released" if is_ours:
                 self._released.inc(max(0.0, figure(turn, "released_bytes") or 0.0))
                 if (took_s := figure(turn, "seconds")) is not None:
                     self._seconds.observe(took_s)

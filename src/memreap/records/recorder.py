@@ -60,8 +60,8 @@ class Recorder:
     def _obey(self, order: dict[str, Any]) -> None:
         match order:
             case {"arm": True} if not self._is_armed:
-                self._instance.start()
                 self._instance.resume_all()
+                self._instance.start()  # last: who sees it on knows that all are taken up
                 self._is_armed = True
             case {"arm": False} if self._is_armed:
                 self._instance.stop()

@@ -19,7 +19,7 @@ from memreap.records.control import ControlSocket
 from memreap.records.narration import Narration, stderr_is_journal
 from memreap.records.outlet import Outlet
 from memreap.records.trouble import Trouble
-from memreap.records.turn import Courses
+from memreap.records.turn import Courses, Turn
 from memreap.run import voice
 
 BATCH_MAX = 16  # messages heard before anything is written
@@ -182,6 +182,7 @@ class Scribe:
             socket=self._whole(records.socket),
         )
         wishes = {wish.name: wish for wish in self._wishes(records)}
+        before = self._outlets.get("database")
         for name, (key, outlet) in list(self._outlets.items()):
             if name not in wishes or wishes[name].key != key:
                 self._protected(outlet, outlet.close)
@@ -193,6 +194,16 @@ class Scribe:
             elif new := self._begin(wish):
                 begun[name] = wish.key, new
         self._outlets = begun
+        if before and begun.get("database") != before:
+            self._hand_over(before[1].unwritten)  # type: ignore[attr-defined]
+
+    def _hand_over(self, turns: list[tuple[int, str, Turn]]) -> None:
+        """Have another file what the former could not take; it may be why there is another."""
+        if database := self._outlets.get("database"):
+            database[1].take_over(turns)  # type: ignore[attr-defined]
+            return
+        for seq, _, _ in turns:
+            self._acked(seq)
 
     def _whole(self, path: str) -> str:
         """A path from where the guard was started."""

@@ -39,7 +39,9 @@ class Course:
 
     began_s: float = 0.0
     chosen_s: float | None = None
+    is_whole: bool = True  # whether its beginning was seen: a scribe may have taken over
     victims: set[int] = field(default_factory=set)
+    awaited: set[int] = field(default_factory=set)  # who dies by another's hand
     helpless: bool = False
 
     def take(self, turn: Turn) -> None:
@@ -48,8 +50,14 @@ class Course:
         if what == "chosen" and victim:
             self.chosen_s = turn["at_s"]
             self.victims.add(pid_of(victim))
+        elif what == "shared" and victim:
+            self.awaited.add(pid_of(victim))
         elif what == "helpless":
             self.helpless = True
+
+    def only_awaited(self, victim: Turn) -> bool:
+        """Whether this one was no victim here."""
+        return pid_of(victim) in self.awaited - self.victims
 
 
 class Courses:
@@ -66,7 +74,8 @@ class Courses:
             return None
         if number not in self._courses and turn.get("what") != "outcome":  # it may come after all
             # Without its beginning (a scribe that took over), times count from what is known.
-            self._courses[number] = Course(began_s=turn["at_s"])
+            is_whole = turn.get("what") == "pressed"
+            self._courses[number] = Course(began_s=turn["at_s"], is_whole=is_whole)
             if len(self._courses) > INCIDENTS_MAX:
                 self._courses.popitem(last=False)
         return self._courses.get(number)

@@ -119,6 +119,8 @@ def _released(turn: Turn, course: Course | None) -> str:
     back, took_s = figure(turn, "released_bytes"), figure(turn, "seconds")
     if took_s is None and course and course.chosen_s is not None:
         took_s = turn["at_s"] - course.chosen_s
+    if course and course.only_awaited(turn.get("victim") or {}):
+        return f"{_victim(turn)}: gone" + (f" after {size.seconds(took_s)}" if took_s else "")
     amount = size.show(int(back)) if back else "nothing of its own"
     after = f" {size.seconds(took_s)} after the decision" if took_s is not None else ""
     return f"{_victim(turn)}: {amount} back{after}"
@@ -151,7 +153,7 @@ def _helpless(turn: Turn, course: Course | None) -> str:
 def _relieved(turn: Turn, course: Course | None) -> str:
     if course is None:
         return f"relieved, {usage(turn)}"
-    if not course.victims and not course.helpless:
+    if course.is_whole and not (course.victims or course.awaited or course.helpless):
         return ""  # it passed by itself before anything was decided
     after = f"relieved after {size.seconds(turn['at_s'] - course.began_s)}"
     return f"{after}: {turn['reason']}" if turn.get("reason") else f"{after}, {usage(turn)}"

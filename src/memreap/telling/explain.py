@@ -85,7 +85,7 @@ def _tell(story: Story) -> None:
         if number:
             _prose(_why_another(story.deaths[number - 1], death))
         _decision(death, SHOWN_MAX if number == 0 else AGAIN_SHOWN_MAX)
-        _prose(_what_came(death, story.incident.dry_run))
+        _prose(_what_came(death))
         _prose(_what_the_kernel_did(death, story.incident.evidence))
     for turn in story.helpless[:1]:
         _helpless(turn, len(story.helpless))
@@ -263,8 +263,8 @@ def _protected(ranked: list[Turn]) -> None:
     paper.out()
 
 
-def _what_came(death: Death, dry_run: bool) -> str:
-    if dry_run:
+def _what_came(death: Death) -> str:
+    if death.is_dry:
         return f"{whom(death.victim)} would have been killed, and was left alone."
     text = ""
     if death.asked_s is not None:
@@ -319,6 +319,8 @@ def _why_another(before: Death, death: Death) -> str:
     if before.ended_as == "released":
         left = usage(death.chosen) if death.chosen else "still over"
         return f"That was not enough: {left}. So {who} had to be next."
+    if before.is_dry:
+        return f"That was a dry run. {who} was next."
     why = clipped(before.reason) or before.outcome
     return f"From {whom(before.victim)} nothing more was to be expected ({why}). So {who} was next."
 
@@ -367,7 +369,8 @@ def _remains(story: Story) -> str:
 def _end(story: Story) -> str:
     took_s = story.incident.seconds_to_relief
     if took_s is None:
-        return "It was not relieved, as far as is known."
+        lives = story.incident.guard_lives
+        return "It goes on." if lives else "It was not relieved, as far as is known."
     relieved = [turn for turn in story.incident.turns if turn["what"] == "relieved"]
     why = relieved[-1].get("reason") if relieved else None
     left = f", at {usage(relieved[-1])}" if relieved and not why else f": {why}" if why else ""

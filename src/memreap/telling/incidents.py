@@ -3,7 +3,6 @@
 import re
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from memreap import size
 from memreap.records import schema
@@ -72,8 +71,10 @@ def when(wall_s: float) -> str:
 
 def _row(story: Story) -> tuple[str, ...]:
     incident = story.incident
-    victims = [f"{whom(d.victim)} {size.show(held_bytes(d.victim))}" for d in story.deaths]
-    victims += [f"would be {whom(v)} {size.show(held_bytes(v))}" for v in rehearsed(story)]
+    victims = [
+        f"{'would be ' if d.is_dry else ''}{whom(d.victim)} {size.show(held_bytes(d.victim))}"
+        for d in story.deaths
+    ]
     more = len(victims) - VICTIMS_SHOWN_MAX
     shown = victims[:VICTIMS_SHOWN_MAX] + [f"and {more} more"] * (more > 0)
     back = incident.released_bytes
@@ -88,17 +89,11 @@ def _row(story: Story) -> tuple[str, ...]:
     )
 
 
-def rehearsed(story: Story) -> list[dict[str, Any]]:
-    """Whom a dry run chose."""
-    turns = story.incident.turns
-    return [t["victim"] for t in turns if t["what"] == "chosen" and t["dry_run"] and t["victim"]]
-
-
 def _as_dict(incident: Recorded) -> dict[str, object]:
     story, fields = Story.of(incident), incident.as_dict()
     del fields["turns"]
     fields["state"], fields["outcome"] = story.state, story.outcome
-    fields["would_be"] = [dict(victim) for victim in rehearsed(story)]
+    fields["would_be"] = [dict(death.victim) for death in story.deaths if death.is_dry]
     fields["deaths"] = [
         {
             "victim": dict(death.victim),
@@ -108,5 +103,6 @@ def _as_dict(incident: Recorded) -> dict[str, object]:
             "seconds_to_release": death.seconds,
         }
         for death in story.deaths
+        if not death.is_dry
     ]
     return fields

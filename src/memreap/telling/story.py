@@ -27,6 +27,12 @@ class Death:
     outcomes: list[dict[str, Any]] = field(default_factory=list)
 
     @property
+    def is_dry(self) -> bool:
+        """Whether it was only said that this one would be killed."""
+        signalled = self.asked_s is not None or self.killed_s is not None
+        return bool(self.chosen and self.chosen.get("dry_run")) and not signalled
+
+    @property
     def outcome(self) -> str:
         """In one word: what a person wants to know first."""
         kinds = {str(o.get("outcome")) for o in self.outcomes}
@@ -38,6 +44,8 @@ class Death:
                 return "reaped"
             was_only_asked = self.asked_s is not None and self.killed_s is None and not kinds
             return "left on SIGTERM" if was_only_asked else "exited"
+        if self.is_dry:
+            return "dry run"
         return self.ended_as or ("killed" if self.killed_s is not None else "chosen")
 
     @property
@@ -77,12 +85,13 @@ class Story:
     @property
     def outcome(self) -> str:
         """In one line of a table."""
-        ends = list(dict.fromkeys(death.outcome for death in self.deaths))
+        ends = list(dict.fromkeys(death.outcome for death in self.deaths if not death.is_dry))
         if not ends:
             waited = "another's death" if self.shared else "passed by itself"
             ends = ["nobody to kill" if self.helpless else waited]
         if self.state != "relieved":
-            ends = [self.state, *ends] if self.deaths or self.helpless else [self.state]
+            told = self.helpless or any(not death.is_dry for death in self.deaths)
+            ends = [self.state, *ends] if told else [self.state]
         return ", ".join(ends)
 
     @classmethod
