@@ -515,6 +515,25 @@ def test_a_good_configuration_is_taken_up_and_a_bad_one_is_not(
         assert protected.poll() is None
 
 
+def test_a_reload_that_changes_a_domain_ends_its_incident(
+    guard: Start, cgroup: MakeCgroup, tmp_path: Path
+) -> None:
+    directory = limited(cgroup("memory"), 800)
+
+    def write(limit: str) -> Path:
+        protected = '[[protect]]\nname = "precious"\n'
+        return config(tmp_path, f'[[cgroup]]\npath = "{directory}"\nlimit = "{limit}"\n{protected}')
+
+    precious = named(directory, 200, "precious")
+    with ending(precious):
+        one = guard("--config", write("100M"))
+        one.wait_for_turn("helpless")
+        write("700M")
+        one.process.send_signal(signal.SIGHUP)
+        assert one.wait_for_turn("relieved")["reason"] == "the configuration changed"
+        assert precious.poll() is None
+
+
 def test_a_cgroup_below_one_that_is_guarded_no_longer_is_not_either(
     guard: Start, cgroup: MakeCgroup, tmp_path: Path
 ) -> None:

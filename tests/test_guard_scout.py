@@ -135,6 +135,35 @@ def test_a_tree_is_measured_often_while_a_victim_of_it_is_waited_for(victim: int
     scout._obey({"forget": "tree:1"})
 
 
+def test_a_tree_that_is_taken_on_anew_finds_its_victim_dying(victim: int) -> None:
+    told = Told()
+    scout = Scout(cast("Line", told), Policy(), Mark(), os.getpid())
+    scout._obey({"doomed": [victim]})  # by the core, to a scout that is new
+    scout._obey({"ward": ward("tree:1", "tree", victim)})
+    scout._measure("tree:1")
+    (member,) = scout._branches()[0].tree
+    assert member.dying_bytes is not None
+    assert told.said[-1]["victim_bytes"] < 128 << 20  # as closely as oom_score tells
+    assert told.said[-1]["members"] == []
+    scout._obey({"forget": "tree:1"})
+
+
+@pytest.mark.parametrize("kind", ["system", "tree"])
+def test_a_ward_that_is_ordered_again_is_the_same_one(kind: str, victim: int) -> None:
+    """Made anew, it would not know who is exiting, or dying."""
+    scout = Scout(cast("Line", Told()), Policy(), Mark(), os.getpid())
+    order = ward("it", kind, victim)
+    scout._obey({"ward": order})
+    made = scout._wards["it"]
+    scout._obey({"ward": order | {"members": [(victim, 1)], "whole_bytes": 4 << 30}})
+    assert scout._wards["it"] is made
+    assert made.totalpages == (4 << 30) // 4096
+    scout._obey({"ward": order | {"pid": 1}})
+    assert scout._wards["it"] is not made
+    scout._obey({"forget": "it"})
+    assert not scout._orders
+
+
 def test_so_many_command_lines_of_young_ones_are_waited_for_in_a_look(victim: int) -> None:
     reader = Reader(Procfs(), Policy(), Mark(), os.getpid())
 

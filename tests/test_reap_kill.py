@@ -297,6 +297,37 @@ def test_a_reaper_in_waiting_that_does_not_come_at_all_saves_no_victim(
     assert STANDBY_PREPARE_S <= execution.killed_s - start_s < 5.0
 
 
+@pytest.mark.parametrize("permitted", [True, False])
+def test_who_may_not_be_signalled_was_not_struck(
+    permitted: bool,
+    sleeper: Callable[[], int],
+    finish: Finish,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though the time of the kill is noted before it: it is no kill, and not told as one."""
+    if not permitted:
+        refused = ([errno.EPERM], errno.EPERM)
+        monkeypatch.setattr(syscalls, "kill_and_mrelease", lambda _: refused)
+    pid = sleeper()
+    execution, struck = Execution(identify(pid), "never", 5.0), []
+    advance = execution.advance
+
+    def watched(now_s: float) -> None:
+        if (killed_s := execution.killed_s) is not None:
+            struck.append(execution.has_struck(min(now_s, killed_s)))
+        advance(now_s)
+        struck.append(execution.has_struck(time.monotonic()))
+
+    monkeypatch.setattr(execution, "advance", watched)
+    execution.start(time.monotonic())
+    try:
+        finish(execution)
+    finally:
+        execution.victim.close()
+    assert struck[-1] is permitted
+    assert permitted or not any(struck)
+
+
 def test_descriptors_beyond_1024_are_no_trouble(
     sleeper: Callable[[], int], reap: Reap, starved_of_descriptors: Callable[[int], None]
 ) -> None:

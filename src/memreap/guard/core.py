@@ -424,6 +424,8 @@ class Core:
         post.take(now_s, figures)
         if before is None or _measures(before) != _measures(figures):
             self._realm.set_rules(post.name, post.rules(self._settings, figures))
+            if before is not None and before.whole_bytes != figures.whole_bytes:
+                self._brief(post, now_s)
         stalled = post.is_stalled(figures)
         self._step(
             now_s,

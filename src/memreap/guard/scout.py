@@ -21,7 +21,16 @@ from memreap.guard.crowd import SAMPLED, Births
 from memreap.guard.kinship import FOREMOST, Kinship
 from memreap.guard.look import FDS_IN_A_MESSAGE, Look, Seen
 from memreap.guard.reading import YOUNG_LINES_MAX, Mark, Read, Reader
-from memreap.guard.wards import Branch, Cgroup, Everyone, Node, path_below_its_mount, ward
+from memreap.guard.settings import Kind
+from memreap.guard.wards import (
+    Branch,
+    Cgroup,
+    Everyone,
+    Node,
+    path_below_its_mount,
+    totalpages,
+    ward,
+)
 from memreap.linux import cgroups, scheduling, syscalls
 from memreap.linux.kin import LastPid
 from memreap.linux.procfs import PAGE_SIZE_BYTES, Procfs
@@ -77,6 +86,7 @@ class Scout:
         self._full: dict[str, tuple[float, float, int]] = {}  # when, what it cost, newest pid
         self._others: dict[str, tuple[int, int]] = {}
         self._below: dict[str, list[str]] = {}
+        self._orders: dict[str, dict[str, Any]] = {}  # what each ward was made by
         self._branch_due: dict[str, float] = {}
         self._branch_last: dict[str, tuple[float, int]] = {}
         self._branch_told: dict[str, list[Identity]] = {}
@@ -153,20 +163,33 @@ class Scout:
 
     def _take_on(self, raw: dict[str, Any]) -> None:
         name = str(raw["name"])
+        if self._is_taken_on(name, raw):
+            return
         self._forget(name)
         try:
             made = ward(raw, self._procfs)
         except OSError as error:
             self._line.say({"lost": name, "why": error.strerror or str(error)})
             return
-        self._wards[name] = made
+        self._wards[name], self._orders[name] = made, _lasting(raw)
         if isinstance(made, Branch):
             for pid, start_ticks in raw.get("members", ()):
                 made.tree.readmit(Identity(pid, start_ticks))
             self._branch_due[name] = 0.0
 
+    def _is_taken_on(self, name: str, raw: dict[str, Any]) -> bool:
+        """Whether it is the ward that is known, of which only the whole may have changed.
+
+        To make it anew would forget who is exiting, or dying, and what they hold.
+        """
+        if name not in self._wards or self._orders[name] != _lasting(raw):
+            return False
+        self._wards[name].totalpages = totalpages(raw)
+        return True
+
     def _forget(self, name: str) -> None:
         gone = self._wards.pop(name, None)
+        self._orders.pop(name, None)
         if isinstance(gone, Branch):
             gone.close()
         for table in (self._watched, self._hot, self._exiting, self._full, self._others):
@@ -199,15 +222,20 @@ class Scout:
 
     def _unread(self) -> set[int]:
         """Whom not to read: the doomed that are still there, and those whose reads hang."""
+        return self._reader.avoided | self._dying()
+
+    def _dying(self) -> set[int]:
+        """The doomed that are still there: a number of one that is gone may be another's."""
         for pid in [pid for pid, pidfd in self._doomed.items() if has_exited(pidfd)]:
             os.close(self._doomed.pop(pid))
-        return self._reader.avoided.union(self._doomed)
+        return set(self._doomed)
 
     # What a tree uses.
 
     def _measure(self, name: str) -> None:
         branch = cast("Branch", self._wards[name])
         now_s, began_s = time.monotonic(), time.thread_time()
+        branch.tree.doomed = self._dying()  # one that was made anew finds its victims dying
         usage_bytes = branch.meter.read(now_s)
         floor_s = max(BRANCH_FLOOR_S, (time.thread_time() - began_s) / BRANCH_SHARE)
         if usage_bytes is None:
@@ -596,3 +624,11 @@ def run(line: Line, policy: Policy, mark: Mark, core_pid: int) -> None:
     with contextlib.suppress(OSError):  # not swapped out when it is needed; no page is copied
         syscalls.mlockall(syscalls.MCL_CURRENT | syscalls.MCL_ONFAULT)
     Scout(line, policy, mark, core_pid).serve()
+
+
+def _lasting(order: dict[str, Any]) -> dict[str, Any]:
+    """What makes a ward another one if it changes."""
+    passing = {"members", "start_ticks", "whole_bytes"}
+    if order["kind"] != Kind.TREE:  # whose meter is made for its limit
+        passing.add("limit_bytes")
+    return {key: value for key, value in order.items() if key not in passing}

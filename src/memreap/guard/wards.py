@@ -135,9 +135,14 @@ def path_below_its_mount(directory: str, procfs: Procfs) -> str:
     return place.removeprefix(max(over, key=len)) if over else place
 
 
+def totalpages(order: dict[str, object]) -> int:
+    """What the core says that the domain has in all."""
+    return int(str(order["whole_bytes"])) // PAGE_SIZE_BYTES
+
+
 def ward(order: dict[str, object], procfs: Procfs) -> "Everyone | Cgroup | Branch":
     """Make the ward that the core ordered. Raises OSError."""
-    name, pages = str(order["name"]), int(str(order["whole_bytes"])) // PAGE_SIZE_BYTES
+    name, pages = str(order["name"]), totalpages(order)
     match Kind(str(order["kind"])):
         case Kind.SYSTEM:
             return Everyone(name, pages, procfs)

@@ -78,6 +78,7 @@ class Tree:
         self._root = root
         self.root_start_ticks: int | None = None  # as it was first seen
         self.members: dict[int, Member] = {}
+        self.doomed: set[int] = set()  # who is dying already, whenever it is found
         self._self = kin(os.getpid(), procfs)
         self._last_pid = LastPid(procfs)
         self._seen_to = self._seen_from = self._last_pid.read()
@@ -105,7 +106,18 @@ class Tree:
         """Count a process in; nothing happens if it is gone already."""
         with contextlib.suppress(*GONE, PermissionError):
             statm = Statm(found.pid, self.procfs, keep=len(self.members) < self._kept_max)
-            self.members[found.pid] = Member(Identity(found.pid, found.start_ticks), statm)
+            member = Member(Identity(found.pid, found.start_ticks), statm)
+            if found.pid in self.doomed:
+                self._let_die(member)
+            self.members[found.pid] = member
+
+    def _let_die(self, member: Member) -> None:
+        """Read nothing of it from the beginning; what it holds, oom_score tells."""
+        score, adj = self.procfs.oom_score(member.pid), self.procfs.oom_score_adj(member.pid)
+        meminfo = self.procfs.meminfo()
+        total_bytes = meminfo["MemTotal"] + meminfo.get("SwapTotal", 0)
+        held_bytes = (score * 3 / 2 - 1000 - adj) / 1000 * total_bytes if score else 0
+        member.dying_bytes, member.score_then = max(0, int(held_bytes)), score
 
     def readmit(self, identity: Identity) -> None:
         """Count in one who is known to belong to it, if it still is who it was."""
