@@ -161,6 +161,7 @@ class Seam:
             pipe2=self._pipe,
             O_CLOEXEC=os.O_CLOEXEC,
             strerror=os.strerror,
+            path=types.SimpleNamespace(isdir=lambda name: self.world.places[name].is_there),
         )
         guard, reap = "memreap.guard", "memreap.reap"
         syscalls = types.SimpleNamespace(pidfd_kill=self._pidfd_kill)
