@@ -496,7 +496,7 @@ class Core:
 
     def _kill(self, post: Post, effect: Kill, now_s: float) -> None:
         protected = frozenset(
-            member.pid
+            member
             for other in self._posts.values()
             for seen in (other.hot.look.seen if other.hot.look else ())
             if seen.candidate.barred

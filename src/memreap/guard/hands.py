@@ -90,20 +90,22 @@ class Hands:
         self.asked[post.name] = Termination(victim, dict(held))
         return None
 
-    def kill(self, post: Post, victim: Candidate, protected: frozenset[int]) -> Event | None:
+    def kill(self, post: Post, victim: Candidate, protected: frozenset[Identity]) -> Event | None:
         """SIGKILL and reap; what is to be told at once where nobody is left."""
         asked = [name for name, one in self.asked.items() if _same(one.victim, victim)]
         for name in asked:  # by this domain, or by one that it shares the victim with
             post.hot.give_back(self.asked.pop(name).hand_over())
         held, gone = _taken(post.hot.pidfds, victim)
-        barred = [member for member, _ in held if member.pid in protected]
+        # By identity: a look may be old, and its numbers others' by now.
+        barred = [member for member, _ in held if member in protected]
         if barred:  # since it was chosen, or asked to go
             for _, fd in held:
                 os.close(fd)
             return VictimRefused(post.name, victim.identity, "protected meanwhile")
         if not held:
             return _nobody(post, victim, gone)
-        rules = Rules(self._ancestors | Worker.living, protected=protected)
+        spared = frozenset(m.pid for m in protected) - {m.pid for m, _ in held}
+        rules = Rules(self._ancestors | Worker.living, protected=spared)
         seen = post.hot.seen(victim.identity)
         known = []
         for member, fd in held[:REAPED_MAX]:
@@ -117,7 +119,7 @@ class Hands:
             [fd for _, fd in rest],
             among=self._who_may_share(post),
             standbys=self._standbys,
-            chase=self._chase(post, victim, seen, protected),
+            chase=self._chase(post, victim, seen, spared),
         )
         self.deeds.append(Deed(post, killing, post.incident))
         self.kills += 1

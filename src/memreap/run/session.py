@@ -29,6 +29,7 @@ from memreap.decide.events import (
     VictimRefused,
     VictimReleased,
     VictimStuck,
+    What,
 )
 from memreap.guard.killing import Killing, Termination
 from memreap.linux import syscalls
@@ -281,6 +282,8 @@ class Session:
                 self._end_termination()
             case Report():
                 self._narrator.tell(effect)
+                if effect.what is What.SPARED:
+                    self._end_termination()
 
     def _snapshot(self, now_s: float) -> Candidates:
         self._tree.refresh(now_s)

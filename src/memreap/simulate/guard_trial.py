@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from signal import Signals
 
-from memreap.decide.events import Candidate, Event
+from memreap.decide.events import Candidate, Event, Identity
 from memreap.decide.policy import Policy
 from memreap.guard.core import Core
 from memreap.guard.crew import Scouts, Scribes
@@ -256,7 +256,7 @@ class _Watched(Hands):
         self._world.laws.is_asked(post.name, victim)
         return super().ask(post, victim)
 
-    def kill(self, post: Post, victim: Candidate, protected: frozenset[int]) -> Event | None:
+    def kill(self, post: Post, victim: Candidate, protected: frozenset[Identity]) -> Event | None:
         """As the real ones; before and after it, the laws are asked."""
         laws = self._world.laws
         laws.is_chosen(post.name, victim)
