@@ -93,7 +93,7 @@ install: ## Units, manual pages, example configuration (PREFIX, DESTDIR); starts
 		src/memreap/config/memreap.toml
 	@for s in 1 5 8; do install -Dm644 -t $(SHARE)/man/man$$s man/*.$$s; done
 	@install -d $(DESTDIR)/etc/memreap
-	@echo "installed units, manual pages and examples; the program itself comes by pip (pipx install .)"
+	@echo "installed units, manual pages and examples; the program itself comes by pip, see README.md"
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info

@@ -1,6 +1,7 @@
 """What is shown, checked and handed on; the example file and the reference, held to the table."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from memreap import cli
 from memreap.config import command
 from memreap.config.keys import KEYS, TABLES, Key
 from memreap.config.load import load, without_scopes
@@ -313,3 +316,64 @@ def test_what_the_reference_gives_as_a_file_is_right(where: Places) -> None:
     for block in blocks:
         loaded = load(Options(config=write(where, block), system=True), where)
         assert loaded.faults == ()
+
+
+# -- Those who ask a guard look where its configuration says -------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's own, with a file that moves database and socket."""
+    if os.geteuid() == 0:
+        monkeypatch.setattr(Places, "is_root", property(lambda _: False))
+    file = tmp_path / ".config/memreap/memreap.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f'[records]\ndatabase = "{tmp_path}/i.db"\nsocket = "{tmp_path}/x.sock"\n')
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("verb", ["explain", "incidents"])
+def test_incidents_are_looked_for_where_the_guard_keeps_them(home: Path, verb: str) -> None:
+    done = CliRunner().invoke(cli.memreap, [verb])
+    assert done.exit_code == 4
+    assert f"no database {home}/i.db" in done.output + done.stderr
+
+
+def test_a_guard_is_asked_where_it_answers(home: Path) -> None:
+    done = CliRunner().invoke(cli.memreap, ["status"])
+    assert done.exit_code == 3
+    assert f"{home}/x.sock" in done.output + done.stderr
+
+
+def test_where_nothing_is_kept_that_is_said(home: Path) -> None:
+    (home / ".config/memreap/memreap.toml").write_text("[records]\ndatabase = ''\n")
+    done = CliRunner().invoke(cli.memreap, ["explain"])
+    assert (done.exit_code, "keeps no database" in done.output + done.stderr) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "says"),
+    [
+        (["run", "-m", "4", "--", "true"], 125, "less than 1 MiB: '4'"),
+        (["kill", "--term-first", "5 weeks", "1"], 2, "not a time: '5 weeks'"),
+        (["kill", "--timeout", "0s", "1"], 2, "not a time: 0s (more than 0"),
+        (["kill", "--term-first", "9999h", "1"], 2, "(at least 0, at most 1000000 s)"),
+        (["kill", "x"], 2, "not a process id: x"),
+        (["explain", "0"], 2, "not an incident's number: 0"),
+        (["trace", "kill", "--victim", "nosuch"], 2, "no such kind: nosuch (there are sleeping"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_in_a_line(argv: list[str], code: int, says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "memreap", *argv], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0.5", 0.5), ("500ms", 0.5), ("2m", 120.0)])
+def test_times_have_units_where_people_give_them_one(text: str, seconds: float) -> None:
+    assert cli.Seconds().convert(text, None, None) == seconds

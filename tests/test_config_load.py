@@ -388,7 +388,7 @@ policy = { oom_group = false, crowd = false, oomd_preference = false, defaults =
 protect = [ { name = "a", user = 7 } ]
 prefer = [ { command = "b" }, { exe = "/c" } ]
 avoid = [ { cgroup = "/d" } ]
-together = [ { unit = "e", by = "session" } ]
+together = [ { unit = "e.scope", by = "session" } ]
 [system]
 enabled = true
 available_min = "1G"
@@ -407,7 +407,7 @@ warn = "3%"
 subgroups = false
 [[tree]]
 pid = 4711
-limit = 1024
+limit = 2097152
 warn = 0
 [records]
 database = ""
@@ -449,7 +449,7 @@ timeout = 2
                 warn=0.03,
                 subgroups=False,
             ),
-            Scope(Kind.TREE, "tree:4711", pid=4711, limit=Amount(bytes=1024), warn=0.0),
+            Scope(Kind.TREE, "tree:4711", pid=4711, limit=Amount(bytes=2 << 20), warn=0.0),
         ),
         policy=Policy(
             rules=(
@@ -457,7 +457,7 @@ timeout = 2
                 Rule(Verdict.PREFER, command="b"),
                 Rule(Verdict.PREFER, exe="/c"),
                 Rule(Verdict.AVOID, cgroup="/d"),
-                Rule(Verdict.TOGETHER, unit="e", by=Together.SESSION),
+                Rule(Verdict.TOGETHER, unit="e.scope", by=Together.SESSION),
             ),
             oom_group=False,
             crowd=False,

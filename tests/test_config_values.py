@@ -29,7 +29,9 @@ TAKEN: list[tuple[Type, Any, Any]] = [
     (values.SHARE, "100%", 1.0),
     (values.AMOUNT, "5%", Amount(share=0.05)),
     (values.AMOUNT, "400M", Amount(bytes=400 << 20)),
-    (values.AMOUNT, 4096, Amount(bytes=4096)),
+    (values.AMOUNT, 1 << 20, Amount(bytes=1 << 20)),
+    (values.UNIT, "nginx.service", "nginx.service"),
+    (values.UNIT, "user@*", "user@*"),
     (values.SIZE, "1.5GiB", Amount(bytes=3 << 29)),
     (values.COUNT, 1, 1),
     (values.PID, 2, 2),
@@ -47,6 +49,13 @@ TAKEN: list[tuple[Type, Any, Any]] = [
 REFUSED: list[tuple[Type, Any, str]] = [
     (values.FLAG, 1, "not true or false: 1 (say true or false)"),
     (values.FLAG, "yes", 'not true or false: "yes" (say true or false)'),
+    (values.AMOUNT, 5, "not a share or size: 5 (less than 1 MiB: a number alone is bytes)"),
+    (values.AMOUNT, "5", 'not a share or size: "5" (less than 1 MiB: a number alone is bytes)'),
+    (values.SIZE, "1023k", 'not a size: "1023k" (less than 1 MiB'),
+    (values.UNIT, "nginx", 'not a unit: "nginx" (a unit of processes is a .service or a .scope'),
+    (values.UNIT, "build.slice", 'not a unit: "build.slice"'),
+    (values.DURATION, "5", 'not a duration: "5"'),
+    (values.DURATION, "inf", 'not a duration: "inf"'),
     (values.DURATION, "2 weeks", 'not a duration: "2 weeks" (say "2s", "500ms", "1m" or a number'),
     (values.DURATION, -1, "not a duration: -1"),
     (values.DURATION, True, "not a duration: true"),
@@ -87,7 +96,7 @@ REFUSED: list[tuple[Type, Any, str]] = [
     (values.ARGV, ["x"], "no PATH is searched"),
     (values.choice("a", "b"), "c", 'not a known word: "c" (say "a" or "b")'),
     (values.FLAG, "x" * 100 + "\x1b", "x" * 60 + '"...'),
-    (values.TEXT, "", "not a text"),
+    (values.CGROUP, "", "not a text"),
 ]
 
 

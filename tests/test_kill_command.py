@@ -200,9 +200,14 @@ class TestContract:
     def test_dry_run_signals_nobody(self, sleeper: Callable[[], int], memreap: Memreap) -> None:
         pid = sleeper()
         done = memreap("kill", "--dry-run", "--json", pid)
-        (record,) = records(done)
-        assert (done.returncode, record["pid"], record["released_bytes"]) == (0, pid, 0)
-        assert "dry run" in record["reason"]
+        record = json.loads(done.stdout)
+        assert list(record)[: len(KEYS)] == list(KEYS)
+        assert (done.returncode, record["pid"]) == (0, pid)
+        assert (record["outcome"], record["command"]) == ("would be killed", "sleep 300")
+        assert record["held_bytes"] > 0
+        shown = memreap("kill", "--dry-run", "--match", "^sleep 300$", "--tree", pid).stdout
+        assert "WOULD BE KILLED" in shown
+        assert any(f"{pid} " in row and "sleep 300" in row for row in shown.splitlines())
         assert memreap("kill", "--dry-run", pid, 1).returncode == 3
         assert is_alive(pid)
         assert scheduling.current(pid).policy == os.SCHED_OTHER

@@ -772,7 +772,7 @@ def test_the_commands_without_a_database(capfd: pytest.CaptureFixture[str], path
     incidents_, explain_ = IncidentsOptions(database=path), ExplainOptions(database=path)
     assert (incidents(incidents_), explain(explain_)) == (4, 4)
     text = capfd.readouterr()
-    assert text.err == f"memreap: no incidents recorded yet, looked in {path}\n" * 2
+    assert text.err == f"memreap: no database {path}: nothing was recorded there yet\n" * 2
     assert text.out == ""
     assert not Path(path).exists()
 

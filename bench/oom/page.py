@@ -29,8 +29,8 @@ act at 5 %. *Tuned* is at the line for all who can be told so.
 - *To the signal*: from the line to the first SIGKILL or SIGTERM that somebody died of, by the
   kernel's tracepoint, whoever sent it. Negative: before the line.
 - *Memory back*: from the line until as much as the line is left again, and stays so to the end.
-  *never*: not within the run ({limit} s; a leak into swap has more), or the daemon was content with
-  less, as those by their defaults may be that kill small processes one by one.
+  *never*: not within the run ({limit} s; a leak into swap has more). A daemon whose own line is
+  lower than a tenth may stop killing before that much is left: this is *never*, too.
 - *Killed*: processes, all runs; *for nothing*: those that were none of the workload's culprits, or
   more of them than it took. *First right*: the first to die was a culprit, of the runs in which
   somebody was killed.
@@ -226,7 +226,8 @@ def _machines(machines: Sequence[dict[str, Any]]) -> Iterator[str]:
     memory = sorted({size.show(m["memory_bytes"]) for m in machines if not m["swap"]})
     yield "## What ran"
     yield ""
-    yield f"Guests of {', '.join(memory)}, {machines[-1]['cpus']} CPUs. As dpkg and uname tell:"
+    sizes = f"{' or '.join(memory)} (MemTotal, with one node or two)"
+    yield f"Guests of {sizes}, {machines[-1]['cpus']} CPUs. As dpkg and uname tell:"
     yield ""
     yield from table(
         ("", "version"), [[what, ", ".join(versions)] for what, versions in found.items()], left=2
@@ -248,7 +249,11 @@ def _host(runs: Iterable[dict[str, Any]]) -> Iterator[str]:
 def _winners(tables: dict[str, list[Row]]) -> Iterator[str]:
     yield "## Who was best"
     yield ""
-    yield "Of those who brought memory back in every run; equals, to a sample, are all named."
+    yield (
+        "Of those who brought memory back in every run; equals, to a sample, are all named. "
+        "A name is the lowest median of so few runs, not a proven difference: the tables below "
+        "show how far the runs of each lie apart."
+    )
     yield ""
     body = []
     for name, found in tables.items():

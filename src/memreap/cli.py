@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -16,6 +17,8 @@ TROUBLE_OF_RUN = 125
 TROUBLE_OF_PRINTING = 1
 SECONDS_MAX = 1e6
 INTERRUPTED = 130
+NO_GUARD, NO_DATABASE = 3, 4
+SYSTEM_SOCKET = "/run/memreap/guard.sock"
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -35,9 +38,43 @@ class Size(click.ParamType[int]):
         if isinstance(value, int):
             return value
         try:
-            return size.parse(str(value))
+            return size.parse_memory(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Number(click.ParamType[int]):
+    """A whole number from 1 on."""
+
+    name = "number"
+
+    def __init__(self, what: str) -> None:
+        """``what`` it is the number of, with its article."""
+        self.what = what
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """The number; a usage error for what is none."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if number < 1:
+            self.fail(f"not {self.what}: {value}", param, ctx)
+        return number
+
+
+class Kind(click.ParamType[str]):
+    """A kind of victim that can be made here."""
+
+    name = "kind"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """The same; a usage error that names all of them for what is none."""
+        from memreap.victims.kinds import KINDS  # noqa: PLC0415
+
+        if value not in KINDS:
+            self.fail(f"no such kind: {value} (there are {', '.join(KINDS)})", param, ctx)
+        return str(value)
 
 
 class Regex(click.ParamType[str]):
@@ -57,7 +94,7 @@ class Regex(click.ParamType[str]):
 
 
 class Seconds(click.ParamType[float]):
-    """A time that a clock can hold."""
+    """``5``, ``500ms``, ``2m``: a time that a clock can hold."""
 
     name = "seconds"
 
@@ -67,14 +104,15 @@ class Seconds(click.ParamType[float]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         """Seconds; a usage error for what is no time."""
+        from memreap import size  # noqa: PLC0415
+
         try:
-            seconds = float(value)
-        except ValueError:
-            seconds = -1.0
+            seconds = value if isinstance(value, float) else size.parse_seconds(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
         if not self.least_s <= seconds <= SECONDS_MAX:
-            self.fail(
-                f"not a number of seconds: {value} (more than 0, at most 1000000)", param, ctx
-            )
+            least = "more than 0" if self.least_s else "at least 0"
+            self.fail(f"not a time: {value} ({least}, at most 1000000 s)", param, ctx)
         return seconds
 
 
@@ -118,7 +156,7 @@ def memreap() -> None:
 
 
 @memreap.command(short_help="Kill processes and take their memory back.")
-@click.argument("pids", nargs=-1, type=click.IntRange(min=1), metavar="[PID]...")
+@click.argument("pids", nargs=-1, type=Number("a process id"), metavar="[PID]...")
 @click.option(
     "--cgroup",
     "cgroups",
@@ -138,7 +176,7 @@ def memreap() -> None:
     "--tree",
     "trees",
     multiple=True,
-    type=click.IntRange(min=1),
+    type=Number("a process id"),
     metavar="PID",
     help="A process and its descendants.",
 )
@@ -299,7 +337,12 @@ def run(protect: str | None, **options: Any) -> None:
 
 
 GUARD_OPTIONS = (
-    click.option("--system", is_flag=True, help="The whole machine: RAM, swap, each NUMA node."),
+    click.option(
+        "--system",
+        is_flag=True,
+        help="The whole machine: RAM, swap, each NUMA node, and each cgroup with a limit of its own"
+        " (at 95% of it).",
+    ),
     click.option(
         "--cgroup",
         "cgroups",
@@ -311,7 +354,7 @@ GUARD_OPTIONS = (
         "--tree",
         "trees",
         multiple=True,
-        type=click.IntRange(min=1),
+        type=Number("a process id"),
         metavar="PID",
         help="A process and its descendants; needs --limit.",
     ),
@@ -339,7 +382,7 @@ GUARD_OPTIONS = (
         "term_first_s",
         type=Seconds(),
         metavar="SECONDS",
-        help="SIGTERM, and SIGKILL only after so long.",
+        help="SIGTERM, and SIGKILL only after so long, or half-way from the line to the end.",
     ),
     click.option("--dry-run", is_flag=True, help="Decide and record; signal nobody."),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong."),
@@ -439,9 +482,28 @@ class Ago(click.ParamType[float]):
 
 def _database(given: str | None) -> str:
     """Where the incidents are: as given, or where a guard of this user writes them."""
-    from memreap.config.places import Places  # noqa: PLC0415
+    if given:
+        return given
+    from memreap.config.load import records  # noqa: PLC0415
 
-    return given or Places().database()[0]
+    database = records().database
+    if not database:
+        _fail("the configuration keeps no database; --database names one", NO_DATABASE)
+    return database
+
+
+def _socket(given: str | None) -> str:
+    """Where the guard answers: as given, or where one of this user does; else the machine's."""
+    if given:
+        return given
+    from memreap.config.load import records  # noqa: PLC0415
+
+    own = records().socket
+    if os.geteuid() and not (own and Path(own).exists()) and Path(SYSTEM_SOCKET).exists():
+        return SYSTEM_SOCKET
+    if not own:
+        _fail("the configuration says of no socket; --socket PATH names one", NO_GUARD)
+    return own
 
 
 DATABASE = click.option(
@@ -481,7 +543,7 @@ def incidents(json_: bool, limit: int, since_s: float | None, database: str | No
 
 
 @memreap.command(short_help="Tell one incident, and why it went as it did.")
-@click.argument("id_", type=click.IntRange(min=1), required=False, metavar="[ID]")
+@click.argument("id_", type=Number("an incident's number"), required=False, metavar="[ID]")
 @click.option("--json", "json_", is_flag=True, help="Everything that was recorded of it.")
 @DATABASE
 def explain(id_: int | None, json_: bool, database: str | None) -> None:
@@ -514,11 +576,10 @@ def status(json_: bool, watch: bool, socket: str | None) -> None:
     \b
     Exit codes: 0 told, or --watch ended by Ctrl-C   2 usage   3 no guard answers
     """
-    from memreap.config.places import Places  # noqa: PLC0415
     from memreap.telling.status import StatusOptions  # noqa: PLC0415
     from memreap.telling.status import status as tell  # noqa: PLC0415
 
-    sys.exit(tell(StatusOptions(json=json_, watch=watch, socket=socket or Places().socket()[0])))
+    sys.exit(tell(StatusOptions(json=json_, watch=watch, socket=_socket(socket))))
 
 
 @memreap.command(short_help="The kernel's reaper protocol, checked over every interleaving.")
@@ -558,7 +619,7 @@ def check(json_: bool, **options: Any) -> None:
     """Check who frees a dying process's memory: every design against every property.
 
     The kernel's OOM killer, its reaper, the exit path and process_mrelease are tasks here, as is
-    every design that was discussed for them, from 4.6 to today. All their interleavings are
+    every design that was discussed for them, from 4.9 to today. All their interleavings are
     searched. Without DESIGN: the matrix, in less than a minute. With one: in which scenarios it
     fails, and in how few steps. With --property too: a shortest run that breaks it.
 
@@ -729,8 +790,10 @@ def trace() -> None:
 @click.argument("named", nargs=-1, type=click.UNPROCESSED, metavar="[PID | -- COMMAND...]")
 @click.option(
     "--victim",
+    type=Kind(),
     metavar="KIND",
-    help="Make a victim of this kind and kill it: sleeping, threads, hung-aio, hung-thread, ...",
+    help="Make a victim of this kind and kill it: sleeping, threads, hung-aio, hung-thread, ... (a"
+    " wrong one names all).",
 )
 @click.option(
     "--size",

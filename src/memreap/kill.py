@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from memreap import report
 from memreap.linux import cgroups, scheduling
+from memreap.linux.command_lines import command_lines
 from memreap.linux.procfs import Procfs
 from memreap.linux.worker import Worker
 from memreap.reap import hold as hold_
@@ -70,8 +71,9 @@ def kill(options: KillOptions) -> int:
     outcomes: list[Outcome] = []
     interrupted = False
     if options.dry_run:
+        lines = command_lines([victim.pid for victim in group.victims], Procfs())
         for victim in group.victims:
-            printer.outcome(_would(victim))
+            printer.intent(_intent(victim, lines))
     else:
         outcomes, interrupted = _end_all(group, options, printer)
     for refusal in [*group.refusals, *group.doubts]:
@@ -242,9 +244,15 @@ def _lift_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _would(victim: Victim) -> Outcome:
-    sharers = tuple(found.facts.pid for found in victim.sharers)
-    return Outcome(victim.pid, victim.facts.comm, "refused", report.DRY_RUN, sharers=sharers)
+def _intent(victim: Victim, lines: dict[int, str]) -> report.Intent:
+    memory = victim.facts.memory
+    return report.Intent(
+        victim.pid,
+        victim.facts.comm,
+        held_bytes=memory.rss_bytes + memory.swap_bytes,
+        command=lines.get(victim.pid),
+        sharers=tuple(found.facts.pid for found in victim.sharers),
+    )
 
 
 def _exit_code(outcomes: list[Outcome], group: Group) -> int:

@@ -9,14 +9,32 @@ import io
 import json
 import os
 import sys
+from dataclasses import dataclass
 
 from memreap import size
 from memreap.linux.procfs import printable
 from memreap.reap.outcome import Outcome
 from memreap.size import seconds
 
-DRY_RUN = "dry run: would be killed"
+COMMAND_MAX = 160  # characters of it in a table
 _STYLE = {"exited": "green", "reaped": "green", "stuck": "bold red", "refused": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Who would be killed, were it no dry run."""
+
+    pid: int
+    comm: str
+    held_bytes: int  # resident and swapped out
+    command: str | None  # None: it cannot be read, or hangs
+    sharers: tuple[int, ...] = ()
+
+    def as_dict(self) -> dict[str, object]:
+        """As a victim's end would be told, with an outcome that none has, and what it holds."""
+        told = Outcome(self.pid, self.comm, "refused", "dry run", sharers=self.sharers).as_dict()
+        held = {"held_bytes": self.held_bytes, "command": self.command}
+        return told | {"outcome": "would be killed"} | held
 
 
 class Printer:
@@ -26,20 +44,31 @@ class Printer:
         """``quiet``: nothing is printed but errors."""
         self._as_json, self._quiet = as_json, quiet
         self._rows: list[Outcome] = []
+        self._intents: list[Intent] = []
         self._progressed = False
         self._error: OSError | None = None
 
     def outcome(self, outcome: Outcome) -> None:
         """One victim's end."""
-        if self._quiet or self._error:
-            return
         if self._as_json:
-            try:
-                print(json.dumps(outcome.as_dict()), flush=True)
-            except OSError as error:  # the kill goes on
-                self._error = error
+            self._dump(outcome.as_dict())
         else:
             self._rows.append(outcome)
+
+    def intent(self, intent: Intent) -> None:
+        """One who would have been a victim."""
+        if self._as_json:
+            self._dump(intent.as_dict())
+        else:
+            self._intents.append(intent)
+
+    def _dump(self, fields: dict[str, object]) -> None:
+        if self._quiet or self._error:
+            return
+        try:
+            print(json.dumps(fields), flush=True)
+        except OSError as error:  # the kill goes on
+            self._error = error
 
     def progress(self, pids: list[int]) -> None:
         """Whom we wait for; said once, where somebody looks."""
@@ -52,7 +81,9 @@ class Printer:
     def end(self) -> None:
         """The table, where there is anything to tell."""
         try:
-            if self._rows:
+            if self._intents and not self._quiet:
+                _print_intents(self._intents)
+            if self._rows and not self._quiet:
                 _print_table(self._rows)
             sys.stdout.flush()
         except OSError as error:
@@ -65,13 +96,30 @@ class Printer:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _print_table(rows: list[Outcome]) -> None:
-    from rich.console import Console  # noqa: PLC0415
+def _print_intents(intents: list[Intent]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("PID", justify="right")
+    table.add_column("NAME")
+    table.add_column("HOLDS", justify="right")
+    table.add_column("WOULD BE KILLED", overflow="fold")
+    for one in intents:
+        shown = "(its command line cannot be read)" if one.command is None else one.command
+        more = "..." if len(shown) > COMMAND_MAX else ""
+        table.add_row(
+            str(one.pid),
+            Text(printable(one.comm)),
+            size.show(one.held_bytes),
+            Text(printable(shown[:COMMAND_MAX]) + more + _with(one.sharers)),
+        )
+    _print(table)
+
+
+def _print_table(rows: list[Outcome]) -> None:
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("PID", justify="right")
@@ -84,18 +132,25 @@ def _print_table(rows: list[Outcome]) -> None:
         table.add_row(
             str(row.pid),
             Text(printable(row.comm)),
-            Text("would be killed" if row.reason == DRY_RUN else row.outcome, _STYLE[row.outcome]),
+            Text(row.outcome, _STYLE[row.outcome]),
             size.show(row.released_bytes) if row.released_bytes else "-",
             seconds(row.seconds_to_release),
             seconds(row.seconds_to_exit),
-            Text(printable(_why(row))),
+            Text(printable(row.reason) + _with(row.sharers)),
         )
+    _print(table)
+
+
+def _print(table: object) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = Console(highlight=False, emoji=False, markup=False)
     if not console.is_terminal:
         console.width = 200  # a pipe has no width: do not fold what a script may grep
     console.print(table)
 
 
-def _why(row: Outcome) -> str:
-    others = f" (with pid {', '.join(map(str, row.sharers))}, same memory)" if row.sharers else ""
-    return row.reason + others
+def _with(sharers: tuple[int, ...]) -> str:
+    return f" (with pid {', '.join(map(str, sharers))}, same memory)" if sharers else ""

@@ -3,10 +3,14 @@
 Sizes are in binary units only.
 """
 
+import contextlib
 import re
 
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 SIZE_MAX = 1 << 63
+MEMORY_MIN_BYTES = 1 << 20  # nothing runs in less: a unit was forgotten
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|min|m|h)", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE | re.ASCII)
 _DISPLAY = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
@@ -21,6 +25,24 @@ def parse(text: str) -> int:
     if not 1 <= size < SIZE_MAX:
         raise ValueError(f"not a size: {text!r} (say 300M, 1.5G or a number of bytes)")
     return int(size)
+
+
+def parse_memory(text: str) -> int:
+    """The same of what processes are to do with. Raises ValueError for less than 1 MiB."""
+    size_bytes = parse(text)
+    if size_bytes < MEMORY_MIN_BYTES:
+        raise ValueError(f"less than 1 MiB: {text!r}; a number alone is bytes (say 300M, 1.5G)")
+    return size_bytes
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of ``5``, ``0.5``, ``500ms``, ``2s``, ``1m``, ``1min``, ``1h``. Raises ValueError."""
+    with contextlib.suppress(ValueError):
+        return float(text)
+    match = _SECONDS.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"not a time: {text!r} (say 5, 500ms or 2m)")
+    return float(match[1]) * _UNITS_S[match[2]]
 
 
 def show(size_bytes: int) -> str:

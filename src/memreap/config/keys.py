@@ -137,7 +137,7 @@ def _rule(table: str) -> tuple[Key, ...]:
         Key(f"{table}.user", values.USER, None, "The user, by name or number."),
         Key(
             f"{table}.unit",
-            values.PATTERN,
+            values.UNIT,
             None,
             "The systemd unit: the innermost .service or .scope of the cgroup.",
         ),
@@ -176,7 +176,7 @@ KEYS: tuple[Key, ...] = (
     *_thresholds("own"),
     Key(
         "cgroup.path",
-        values.TEXT,
+        values.CGROUP,
         None,
         "The cgroup: a directory, or a path below the mount as /proc/PID/cgroup names it.",
         "--cgroup",
@@ -258,18 +258,23 @@ KEYS: tuple[Key, ...] = (
         "",
         "Prometheus text file, for node_exporter's textfile collector (needs memreap[metrics]).",
     ),
-    Key("records.metrics_listen", values.LISTEN, "", "Serve Prometheus metrics at this address."),
+    Key(
+        "records.metrics_listen",
+        values.LISTEN,
+        "",
+        "Serve Prometheus metrics at this address (needs memreap[metrics]).",
+    ),
     Key(
         "records.notify",
         values.FLAG,
         False,
-        "Desktop notification to the victim's user, after the kill.",
+        "Desktop notification to the victim's user, after the kill (needs memreap[dbus]).",
     ),
     Key(
         "records.bus_signal",
         values.FLAG,
         False,
-        "Signal org.memreap.Guard1.Killed on the system bus, after the kill.",
+        "Signal org.memreap.Guard1.Killed on the system bus, after the kill (needs memreap[dbus]).",
     ),
     Key(
         "records.socket",

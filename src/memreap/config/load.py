@@ -9,7 +9,7 @@ from memreap.config.merge import Merged
 from memreap.config.options import Options
 from memreap.config.places import Places, UnreadableError
 from memreap.config.scopes import NOTHING
-from memreap.guard.settings import Settings
+from memreap.guard.settings import Records, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,11 @@ def load(options: Options, where: Places) -> Loaded:
     return Loaded(
         settings, merged, tuple(files), _in_order(merged.faults), _in_order(merged.remarks)
     )
+
+
+def records(where: Places | None = None) -> Records:
+    """What a guard of this user keeps, and where; whatever else is wrong with its files."""
+    return load(Options(), where or Places()).settings.records
 
 
 def _in_order(faults: list[Fault]) -> tuple[Fault, ...]:

@@ -16,8 +16,6 @@ SOCKET_PATH_BYTES_MAX = 107  # sun_path, less its end. unix(7)
 PID_MAX = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 PORT_MAX = 65535
 
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|min|m|h)", re.ASCII)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%", re.ASCII)
 _LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})", re.ASCII)
 
@@ -64,10 +62,12 @@ def _number(raw: Any) -> float:
 
 def _seconds(raw: Any) -> float:
     if isinstance(raw, str):
-        match = _DURATION.fullmatch(raw.strip())
-        if not match:
+        if not raw.strip()[-1:].isalpha():  # a number is written as one
             raise ValueError
-        raw = float(match[1]) * _SECONDS[match[2]]
+        try:
+            raw = size.parse_seconds(raw)
+        except ValueError:
+            raise ValueError from None
     seconds = _number(raw)
     if seconds < 0:
         raise ValueError
@@ -98,11 +98,13 @@ def _share(raw: Any) -> float:
 def _bytes(raw: Any) -> Amount:
     if isinstance(raw, str):
         try:
-            return Amount(bytes=size.parse(raw))
+            raw = size.parse(raw)
         except ValueError:
             raise ValueError from None
     if isinstance(raw, bool) or not isinstance(raw, int) or not 1 <= raw < size.SIZE_MAX:
         raise ValueError
+    if raw < size.MEMORY_MIN_BYTES:
+        raise ValueError("less than 1 MiB: a number alone is bytes")
     return Amount(bytes=raw)
 
 
@@ -140,6 +142,13 @@ def _text(raw: Any) -> str:
     if len(raw) > TEXT_CHARACTERS_MAX:
         raise ValueError(f"longer than {TEXT_CHARACTERS_MAX} characters")
     return raw
+
+
+def _unit(raw: Any) -> str:
+    text = _text(raw)
+    if not text.endswith((".service", ".scope")) and not set("*?[").intersection(text):
+        raise ValueError(f"a unit of processes is a .service or a .scope: {literal(text)} is none")
+    return text
 
 
 def _regex(raw: Any) -> str:
@@ -215,8 +224,9 @@ AMOUNT_NOT_0 = Type("a share or size", '"95%" or "2G"', _amount_not_0)
 SIZE = Type("a size", '"300M", "1.5G" or a number of bytes', _bytes)
 COUNT = Type("a whole number", "1000", _whole(1, 10**9))
 PID = Type("a process id", "4711; 1 is the whole system", _whole(2, PID_MAX))
-TEXT = Type("a text", '"postgres"', _text)
+CGROUP = Type("a text", '"/build.slice"', _text)
 PATTERN = Type("a pattern", '"postgres" or "postgres*"', _text)
+UNIT = Type("a unit", '"nginx.service" or "user@*.service"', _unit)
 REGEX = Type("a regular expression", "'^/usr/bin/python3 .*train'", _regex)
 USER = Type("a user", '"postgres" or 1000', _user)
 PATH = Type("a path", '"/var/lib/memreap/incidents.db"; "" is nowhere', _file)

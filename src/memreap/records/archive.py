@@ -78,8 +78,8 @@ class Archive:
             self._check()
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
-            why = "no incidents recorded yet" if missing else str(error.strerror)
-            raise NoArchiveError(f"{why}, looked in {path}") from error
+            why = "nothing was recorded there yet" if missing else str(error.strerror)
+            raise NoArchiveError(f"no database {path}: {why}") from error
         except sqlite3.Error as error:
             raise NoArchiveError(f"cannot read {path}: {error}") from error
 

@@ -4,15 +4,11 @@ Only the reading that precedes a choice lives here.
 """
 
 import re
-from functools import partial
-from typing import cast
 
 from memreap.decide.events import Candidate, Identity
+from memreap.linux.command_lines import command_lines
 from memreap.linux.procfs import PAGE_SIZE_BYTES, Memory, Procfs
-from memreap.linux.worker import Line, Worker
 from memreap.run.tree import GONE, Tree
-
-CMDLINE_TIMEOUT_S = 0.5
 
 
 def candidates(tree: Tree) -> tuple[Candidate, ...]:
@@ -55,36 +51,8 @@ def protected(
         return frozenset()
     by_comm = [c.identity for c in found if pattern.search(c.name)]
     rest = [c.identity for c in found if c.identity not in by_comm]
-    lines = _command_lines([identity.pid for identity in rest], procfs)
+    lines = command_lines([identity.pid for identity in rest], procfs)
     unknown = [i for i in rest if i.pid not in lines]
     return frozenset(
         [*by_comm, *unknown, *(i for i in rest if pattern.search(lines.get(i.pid, "")))]
     )
-
-
-def _command_lines(pids: list[int], procfs: Procfs) -> dict[int, str]:
-    """Read them in a worker, one after another; whoever makes it hang is passed over."""
-    lines: dict[int, str] = {}
-    todo = list(pids)
-    while todo:
-        worker = Worker(partial(_say_command_lines, pids=todo, procfs=procfs))
-        for message, _ in worker.hear_within(CMDLINE_TIMEOUT_S):
-            pid, text = cast("tuple[int, str]", message)
-            lines[pid] = text
-        finished = worker.ended
-        worker.give_up()
-        if finished:
-            break
-        # Whoever comes first among those that were not said made it hang.
-        todo = [pid for pid in todo if pid not in lines][1:]
-    return lines
-
-
-def _say_command_lines(line: Line, pids: list[int], procfs: Procfs) -> None:
-    for pid in pids:
-        try:
-            line.say((pid, procfs.cmdline(pid)))
-        except GONE:
-            line.say((pid, ""))
-        except PermissionError:
-            continue
