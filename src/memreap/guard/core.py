@@ -76,10 +76,10 @@ TREE_SILENCE_S = (
 LAST_WORDS_S = 1.0
 NEVER_S = float("inf")
 
-# Phases in which nothing is under way.
 # What is said of somebody who was killed, or asked to go, or waited for: real, whatever a reload
 # has made of the settings since.
 REAL = (What.SHARED, What.RELEASED, What.SKIPPED, What.SPARED)
+# Phases in which nothing is under way.
 AT_EASE = (Phase.CALM, Phase.UNEASY)
 
 
@@ -784,7 +784,7 @@ class Core:
                 post.forget()
         for post in self._posts.values():
             self._brief(post, now_s)
-            if post.watch_s is not None:  # being briefed anew, the scout forgot
+            if post.watch_s is not None:  # a scout that is new, or takes it on anew, forgot
                 self._scouts.tell(_watch(post), now_s)
             self._scouts.tell(_look(post), now_s, expects=True)
         self._scribes.settle(settings.as_message()["records"])
