@@ -851,11 +851,13 @@ class Following:
         self.process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        traces = root / "instances" / f"{PREFIX}{self.process.pid}-0" / "tracing_on"
+        own = root / "instances" / f"{PREFIX}{self.process.pid}-0"
+        # An instance is born tracing, without any event: the last that is told tells all.
+        ready = (own / "events/oom/mark_victim/enable", own / "tracing_on")
         deadline_s = time.monotonic() + 60
         while self.process.poll() is None and time.monotonic() < deadline_s:
             with contextlib.suppress(OSError):
-                if traces.read_text().strip() == "1":
+                if all(file.read_text().startswith("1") for file in ready):
                     return
             time.sleep(0.01)
         assert self.process.poll() is not None, "not ready in time"
