@@ -561,7 +561,7 @@ def test_a_cgroup_that_comes_later_is_guarded_once_it_is_there(
     named_late = f'[[cgroup]]\npath = "{late}"\nlimit = "100M"\n'
     rest = f'[[cgroup]]\npath = "{there}"\n'
     one = guard("--config", config(tmp_path, rest + named_late))
-    assert one.log.count("late: not there; looked for every 10 s") == 1
+    one.wait_for(lambda: one.log.count("late: not there; looked for every 10 s") == 1)
     assert any("late: not there" in means for means in ask(str(one.socket))["means"])
     late.mkdir()
     try:

@@ -139,7 +139,8 @@ def test_a_tree_that_is_taken_on_anew_finds_its_victim_dying(victim: int) -> Non
     told = Told()
     scout = Scout(cast("Line", told), Policy(), Mark(), os.getpid())
     scout._obey({"doomed": [victim]})  # by the core, to a scout that is new
-    scout._obey({"ward": ward("tree:1", "tree", victim)})
+    members = [(victim, Procfs().stat(victim).start_ticks)]
+    scout._obey({"ward": ward("tree:1", "tree", victim) | {"members": members}})
     scout._measure("tree:1")
     (member,) = scout._branches()[0].tree
     assert member.dying_bytes is not None

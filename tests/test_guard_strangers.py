@@ -14,16 +14,18 @@ import pytest
 from tests.guarding import Guard, Hog, alive, leaderless, limited
 
 from memreap.decide.events import Candidate, Identity
-from memreap.decide.policy import Policy
+from memreap.decide.policy import Policy, Rule, Verdict
 from memreap.guard.core import Core
 from memreap.guard.gauges import Figures
 from memreap.guard.look import Look, Seen
 from memreap.guard.post import Post
 from memreap.guard.reading import Mark, Reader
-from memreap.guard.scout import Scout
+from memreap.guard.scout import LISTED_MAX, Scout
 from memreap.guard.settings import Kind, Scope
 from memreap.guard.wards import Node
+from memreap.linux.numa import numa_maps
 from memreap.linux.procfs import PF_EXITING, Procfs, Stat
+from memreap.linux.rss import Statm
 from memreap.victims import Staged, stage
 
 MIB = 1 << 20
@@ -160,6 +162,38 @@ class TestLeaderless:
             facts = reader.facts(read)
             assert facts is not None
             assert facts.living_tid != hog.pid
+            here = numa_maps(hog.pid, Procfs()).bytes_by_node
+            assert not here or sum(here.values()) > 80 * MIB, "where the kernel knows of nodes"
+
+    def test_rules_know_its_cgroup(self, cgroup: MakeCgroup) -> None:
+        """Though v1 names the root for a thread that has ended."""
+        place = limited(cgroup("memory"), 600)
+        rule = Rule(Verdict.PROTECT, cgroup=f"*/{place.name}")
+        reader = Reader(Procfs(), Policy(rules=(rule,)), Mark(), 1)
+        with leaderless(place, 20) as hog:
+            read = reader.read(hog.pid)
+            assert read is not None
+            assert read.cgroup.endswith(f"/{place.name}")
+            assert read.judgement.barred
+            facts = reader.facts(read)
+            assert facts is not None
+            assert (facts.usage_file or "").startswith(f"{place}/")
+
+    def test_the_end_of_a_thread_is_not_that_of_its_process(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        procfs = Procfs()
+        with leaderless("", 20) as hog:
+            statm = Statm(hog.pid, procfs)
+            assert statm.read()[1] > 20 * 256
+            monkeypatch.setattr(Procfs, "living_thread", lambda *_: hog.pid + (1 << 21))
+            again = Statm(hog.pid, procfs)
+            assert again.read() == (0, 0, 0)
+            assert procfs.memory(hog.pid).rss_bytes == 0
+            monkeypatch.undo()
+            assert again.read()[1] > 20 * 256
+            for each in (statm, again):
+                each.close()
 
     def test_it_is_the_one_who_dies(self, guard: Start, hog: StartHog, cgroup: MakeCgroup) -> None:
         place = limited(cgroup("memory"), 600)
@@ -237,6 +271,32 @@ def test_whoever_is_leaving_travels_with_a_look() -> None:
     one = Candidate((Identity(8, 2),), "going", rss_pages=70)
     look = Look("cgroup:/x", 1, 9.9, 0.01, (seen(7, 10),), exiting=(one,))
     assert Look.from_message(look.as_message()["look"]) == look
+
+
+@pytest.mark.parametrize("others", [2, 2 * LISTED_MAX])
+def test_whom_cgroup_procs_hides_while_it_exits_is_looked_at(others: int) -> None:
+    scout = Scout.__new__(Scout)
+    scout._hot, scout._exiting, scout._others = {"x": {9: 900, 8: 700}}, {}, {}
+    scout._doomed, scout._procfs, scout._many_are_born = {}, Procfs(), False
+    scout._reader = mock.Mock(avoided=set())
+    scout._reader.exiting = lambda pid: pid == 9 or None  # 8 has moved elsewhere, and lives
+    scout._reader.weight = lambda *_: 1
+    place = mock.Mock(totalpages=10_000)
+    place.name = "x"
+    place.pids.return_value = list(range(100, 100 + others))
+    found = scout._everyone(place, newest_pid=50)
+    assert 9 in found
+    assert 8 not in found
+
+
+def test_what_a_file_asks_for_is_not_taken_for_a_group_that_was_found() -> None:
+    wanted = Scope(Kind.CGROUP, "cgroup:/late", path="/nowhere")
+    core = Core.__new__(Core)
+    core._posts, core._absent = {}, {wanted.name: wanted}
+    core._take_up = taken = mock.Mock()  # type: ignore[method-assign]
+    system = mock.Mock(scope=Scope(Kind.SYSTEM, "system"))
+    core._take_subgroups(system, [["cgroup:/late", "/nowhere"]])
+    assert not taken.called
 
 
 def test_only_who_may_have_held_much_is_waited_for() -> None:

@@ -259,7 +259,8 @@ def test_what_was_acked_survives_any_number_of_sigkills(start: Any, path: str) -
         unacked = [turn for turn in unacked if turn["turn"] not in acked]
         db = sqlite3.connect(path)
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        present = {seq for (seq,) in db.execute("SELECT seq FROM turn")}
+        begun = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'turn'").fetchone()
+        present = {seq for (seq,) in db.execute("SELECT seq FROM turn")} if begun else set()
         db.close()
         assert acked <= present
     start(database=path).take(unacked)
@@ -964,6 +965,27 @@ def test_a_dry_run_that_became_real_is_told_as_what_it_was(
     shown = capfd.readouterr().out
     assert "cc1plus (pid 4711)" in shown
     assert "dry run" not in shown
+
+
+def test_a_dry_run_that_became_real_by_sigterm_alone_is_none(
+    start: Any, path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    core, guard, victim = Guard(), start(database=path), candidate(4711, 50, "gentle")
+    guard.take(
+        [
+            core.turn("pressed", dry_run=True),
+            core.turn("chosen", victim=victim, choice=core.choice(victim)),
+            core.turn("asked", victim=victim),
+            core.turn("released", victim=victim, figures={}),
+            core.turn("relieved", mib=363),
+        ]
+    )
+    capfd.readouterr()
+    assert explain(ExplainOptions(database=path)) == 0
+    text = " ".join(capfd.readouterr().out.split())
+    assert "It was asked to go (SIGTERM)" in text
+    assert "It was relieved" in text
+    assert "nobody was signalled" not in text
 
 
 def test_who_was_only_waited_for_is_told_as_gone(

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -499,7 +498,8 @@ def _socket(given: str | None) -> str:
     from memreap.config.load import records  # noqa: PLC0415
 
     own = records().socket
-    if os.geteuid() and not (own and Path(own).exists()) and Path(SYSTEM_SOCKET).exists():
+    is_there = os.path.exists  # which takes what may not be seen for absent
+    if os.geteuid() and not is_there(own) and is_there(SYSTEM_SOCKET):
         return SYSTEM_SOCKET
     if not own:
         _fail("the configuration says of no socket; --socket PATH names one", NO_GUARD)

@@ -148,7 +148,7 @@ def _print(table: object) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     console = Console(highlight=False, emoji=False, markup=False)
     if not console.is_terminal:
-        console.width = 200  # a pipe has no width: do not fold what a script may grep
+        console.width = 1000  # a pipe has no width: do not fold what a script may grep
     console.print(table)
 
 

@@ -149,7 +149,7 @@ class Core:
     def means(self) -> list[str]:
         """What cannot be done here."""
         of_gauges = (m for post in self._posts.values() for m in post.gauge.means)
-        absent = (f"{name}: {NOT_THERE}" for name in self._absent)
+        absent = (f"{s.name}: {NOT_THERE}" for s in self._absent.values() if _may_come(s))
         return list(dict.fromkeys([*self._lacking, *absent, *of_gauges]))
 
     @property
@@ -659,9 +659,9 @@ class Core:
                 self._scouts.tell(_look(post), now_s, expects=True)
 
     def _brief(self, post: Post, now_s: float) -> None:
-        self._scouts.tell({"ward": post.order()}, now_s)
-        if doomed := self._hands.doomed:
+        if doomed := self._hands.doomed:  # first: a tree is not to take them for living
             self._scouts.tell({"doomed": doomed}, now_s)
+        self._scouts.tell({"ward": post.order()}, now_s)
 
     def _tell_status(self, now_s: float) -> None:
         if self._statuses:
@@ -721,7 +721,7 @@ class Core:
 
     def _take_subgroups(self, post: Post, groups: list[list[str]]) -> None:
         for name, path in groups:
-            if name in self._posts or path == post.scope.path:
+            if name in self._posts or name in self._absent or path == post.scope.path:
                 continue
             limit = post.scope.limit if post.scope.limit and post.scope.limit.share else None
             scope = replace(

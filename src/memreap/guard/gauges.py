@@ -44,6 +44,7 @@ class Figures(NamedTuple):
     whole_bytes: int  # what oom_score_adj is a share of
     stall_share: float | None  # of the last 10 s, in which everything stood still for memory
     details: dict[str, float]
+    end_bytes: int | None = None  # the most that can be in use, where that is not the whole
 
 
 class Gauge(Protocol):
@@ -148,10 +149,12 @@ class SystemGauge:
         """From /proc/meminfo."""
         memory, scope = self._meminfo.read(), self._scope
         spare = memory.available_bytes - scope.available_min.of(memory.total_bytes)
-        limit_bytes = memory.total_bytes - scope.available_min.of(memory.total_bytes)
+        beyond = scope.available_min.of(memory.total_bytes)
+        limit_bytes = memory.total_bytes - beyond
         if memory.swap_total_bytes:
             swap_min = scope.swap_free_min.of(memory.swap_total_bytes)
             spare = max(spare, memory.swap_free_bytes - swap_min)
+            beyond = min(beyond, swap_min)  # of which something is left as long as of either
         details: dict[str, float] = {
             "available_bytes": memory.available_bytes,
             "swap_free_bytes": memory.swap_free_bytes,
@@ -160,7 +163,8 @@ class SystemGauge:
         }
         whole = memory.total_bytes + memory.swap_total_bytes
         stall = self._stalls.share(now_s)
-        return Figures(max(0, limit_bytes - spare), limit_bytes, whole, stall, details)
+        usage_bytes, end_bytes = max(0, limit_bytes - spare), limit_bytes + beyond
+        return Figures(usage_bytes, limit_bytes, whole, stall, details, end_bytes)
 
     def glance(self) -> int:
         """The same: it is one read."""

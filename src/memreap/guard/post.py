@@ -295,8 +295,10 @@ class Post:
 
 
 def ceiling_bytes(figures: Figures) -> int:
-    """Where nobody is given time any more: half-way to the wall, or twice a line without one."""
+    """Where nobody is given time any more: half-way to the end, or twice a line without one."""
     limit, whole = figures.limit_bytes, figures.whole_bytes
+    if figures.end_bytes is not None:
+        return (limit + figures.end_bytes) // 2
     return (limit + whole) // 2 if whole > limit * WALL_SHARE else 2 * limit
 
 

@@ -144,7 +144,7 @@ class Reader:
             if stat.is_kernel_thread or memory == Memory(uid=memory.uid):
                 return None
             adj = self.procfs.oom_score_adj(pid)
-            cgroup = self._cgroup(pid)
+            cgroup = self._cgroup(stat)
             return self._judged(stat, memory, adj, cgroup)
         except (*GONE, PermissionError, ValueError, IndexError):
             return None
@@ -274,9 +274,11 @@ class Reader:
             return os.fspath(Path(f"{self.procfs.root}/{stat.pid}/task/{tid}/exe").readlink())
         return ""
 
-    def _cgroup(self, pid: int) -> str:
+    def _cgroup(self, stat: Stat) -> str:
         """Its path where memory is accounted: v2, or v1's memory hierarchy."""
-        paths = self.procfs.cgroups(pid)
+        # v1 names the root for a thread that exits, be it the first one or the last.
+        tid = (stat.is_leaderless and self.procfs.living_thread(stat.pid)) or stat.pid
+        paths = self.procfs.cgroups(stat.pid, tid)
         v1 = [path for controllers, path in paths if "memory" in controllers.split(",")]
         v2 = [path for controllers, path in paths if controllers == ""]
         return (v1 or v2 or ["/"])[0]

@@ -173,6 +173,7 @@ class Scout:
             return
         self._wards[name], self._orders[name] = made, _lasting(raw)
         if isinstance(made, Branch):
+            made.tree.doomed = self._dying()
             for pid, start_ticks in raw.get("members", ()):
                 made.tree.readmit(Identity(pid, start_ticks))
             self._branch_due[name] = 0.0
@@ -325,8 +326,11 @@ class Scout:
         unread = self._unread()
         pids = [p for p in all_pids if p not in unread]
         self._others[place.name] = (0, 0)
+        known = self._hot.get(place.name, {}).keys() | self._exiting.get(place.name, {})
+        # cgroup.procs hides one whose first thread is through its exit.
+        hidden = [p for p in known.difference(all_pids) if p not in unread and reader.exiting(p)]
         if len(pids) <= LISTED_MAX:
-            return pids
+            return [*pids, *hidden]
         swapping = self._swapping()
         weighed = [
             (weight, pid)
@@ -336,12 +340,9 @@ class Scout:
         weighed.sort(reverse=True)
         small = weighed[LISTED_MAX:]
         has_mm = {pid for _, pid in weighed}
-        known = self._hot.get(place.name, {}).keys() | self._exiting.get(place.name, {})
-        listed = set(all_pids)
-        gone = [p for p in known if p not in listed and p not in unread]  # cgroup.procs hides some
-        leaving = [
+        leaving = hidden + [
             p
-            for p in (*gone, *pids)
+            for p in pids
             if (p in known or p > newest_pid) and p not in has_mm and reader.exiting(p)
         ]
         newest: list[int] = []

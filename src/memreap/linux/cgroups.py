@@ -95,13 +95,15 @@ def members(directory: Path) -> list[int]:
     return sorted(pids - {0})  # 0: a process of another pid namespace
 
 
-def memory_usage_file(pid: int, procfs: Procfs, among: Mounts | None = None) -> str | None:
+def memory_usage_file(
+    pid: int, procfs: Procfs, among: Mounts | None = None, *, tid: int | None = None
+) -> str | None:
     """The file with the memory in use of a process's cgroup, None in a hierarchy's root.
 
     To be asked before the kill; the file is the group's, not the process's, and stays readable.
-    ``among``: the mounts, where they are known.
+    ``among``: the mounts, where they are known; ``tid``: a thread, where the first has ended.
     """
-    paths = procfs.cgroups(pid)
+    paths = procfs.cgroups(pid, tid)
     for root, kind, options in mounts(procfs) if among is None else among:
         for controllers, path in paths:
             mine = controllers == "" if kind == "cgroup2" else "memory" in controllers.split(",")

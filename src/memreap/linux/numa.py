@@ -132,7 +132,10 @@ def parse_numa_maps(raw: bytes) -> NumaMaps:
 
 def numa_maps(pid: int, procfs: Procfs) -> NumaMaps:
     """Where a process's memory lies. **Waits for mmap_lock**, walks all of its page tables."""
-    return parse_numa_maps(_read(f"{procfs.root}/{pid}/numa_maps"))
+    raw = _read(f"{procfs.root}/{pid}/numa_maps")
+    if not raw and (tid := procfs.living_thread(pid)) is not None:
+        raw = _read(f"{procfs.root}/{pid}/task/{tid}/numa_maps")
+    return parse_numa_maps(raw)
 
 
 def allowed_nodes(pid: int, procfs: Procfs) -> frozenset[int]:

@@ -10,6 +10,7 @@ What a read may cost differs, and each reader says it:
 - *waits for mmap_lock*: ``cmdline``. May hang for ever: only where hanging does no harm.
 """
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -195,7 +196,8 @@ class Procfs:
         raw = self._read(f"{pid}/status")
         if b"\nVmRSS:" not in raw and _is_leaderless(raw):
             tid = self.living_thread(pid)
-            raw = raw if tid is None else self._read(f"{pid}/task/{tid}/status")
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended, too
+                raw = raw if tid is None else self._read(f"{pid}/task/{tid}/status")
         return parse_memory(raw)
 
     def resident_pages(self, pid: int) -> int:
@@ -229,9 +231,13 @@ class Procfs:
             raw = self._read(f"{pid}/task/{tid}/cmdline", 1 << 20)
         return text(raw.rstrip(b"\0").replace(b"\0", b" "))
 
-    def cgroups(self, pid: int) -> list[tuple[str, str]]:
-        """(controllers, path) a hierarchy; controllers is "" for v2. Pins nothing. cgroups(7)"""
-        lines = text(self._read(f"{pid}/cgroup")).split("\n")
+    def cgroups(self, pid: int, tid: int | None = None) -> list[tuple[str, str]]:
+        """(controllers, path) a hierarchy; controllers is "" for v2. Pins nothing. cgroups(7)
+
+        ``tid``: of this thread, where the first one has ended.
+        """
+        part = "" if tid in (None, pid) else f"/task/{tid}"
+        lines = text(self._read(f"{pid}{part}/cgroup")).split("\n")
         fields = [line.split(":", 2) for line in lines if line.count(":") >= 2]
         return [(controllers, path) for _, controllers, path in fields]
 

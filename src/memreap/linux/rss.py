@@ -79,8 +79,13 @@ class Statm:
             return raw
         self.close()
         self.tid = tid
-        self._open()
-        return self._read()
+        try:
+            self._open()
+            return self._read()
+        except (FileNotFoundError, ProcessLookupError):
+            if tid == self._pid:
+                raise
+            return raw  # that one has ended as well: the next read looks again
 
     @property
     def last(self) -> tuple[int, bytes]:

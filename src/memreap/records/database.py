@@ -247,7 +247,7 @@ class Database(Outlet):
                 incident,
             ),
         )
-        if what == "killed":  # a dry run may have become real
+        if what in ("asked", "killed"):  # a dry run may have become real
             db.execute("UPDATE incident SET dry_run = 0 WHERE id = ?", (incident,))
         if what == "relieved":
             db.execute(

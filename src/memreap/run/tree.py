@@ -107,12 +107,13 @@ class Tree:
         with contextlib.suppress(*GONE, PermissionError):
             statm = Statm(found.pid, self.procfs, keep=len(self.members) < self._kept_max)
             member = Member(Identity(found.pid, found.start_ticks), statm)
+            self.members[found.pid] = member
             if found.pid in self.doomed:
                 self._let_die(member)
-            self.members[found.pid] = member
 
     def _let_die(self, member: Member) -> None:
         """Read nothing of it from the beginning; what it holds, oom_score tells."""
+        member.dying_bytes = 0
         score, adj = self.procfs.oom_score(member.pid), self.procfs.oom_score_adj(member.pid)
         meminfo = self.procfs.meminfo()
         total_bytes = meminfo["MemTotal"] + meminfo.get("SwapTotal", 0)
