@@ -91,7 +91,7 @@ class Laws:
         if asked is None or asked.identity != victim.identity:
             self._is_free(domain)
         usage, place = self._world.usage_bytes(domain), self._world.places[domain]
-        if usage < place.limit_bytes * 0.7:
+        if usage < place.limit_bytes * 0.7 and not self._is_dead_already(victim):
             raise Broken(2, f"{domain} kills at {usage / place.limit_bytes:.0%} of its line")
         self._is_alone(domain, victim)
         self._victims[domain] = now_s, victim
@@ -112,6 +112,12 @@ class Laws:
                 f" ({victim.identity.pid}) still to come, which it has not passed over",
             )
 
+    def _is_dead_already(self, victim: Candidate) -> bool:
+        """Whether somebody else has killed it meanwhile: to kill it once more does no harm."""
+        processes = self._world.machine.processes
+        found = [processes.get(member.pid) for member in victim.members]
+        return all(one is None or one.killed_s is not None for one in found)
+
     def _is_alone(self, domain: str, victim: Candidate) -> None:
         """Whether nobody whom others killed had so much to give that it should be waited for."""
         world = self._world
@@ -123,6 +129,8 @@ class Laws:
                 continue
             if process.identity in victim.members or process.refused:
                 continue  # to kill it once more does no harm; or that was tried, and not permitted
+            if process.identity in self._done[domain]:
+                continue  # it was the domain's own victim before, and waited for as such
             held, age_s = process.mm.at(now_s), now_s - (process.killed_s or 0.0)
             is_known = KNOWN_S < age_s < world.options.patience_s - SLACK_S
             if is_known and held > limit_bytes * COUNTS_SHARE:
