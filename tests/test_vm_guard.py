@@ -244,7 +244,7 @@ with guard("nodes", config=SYSTEM.replace("10%", "4%")) as core:
             time.sleep(2)
             lies = inside.anonymous_bytes_by_node(hog.pid)
             more.update(living=living(hog)(), lies=lies)
-    # Where the root file system lies in memory, and how much of it, differs from release to release.
+    # Where the root file system lies in memory, and how much of it, is each release's own.
     most = min(200 * MIB, free(1) - 130 * MIB)
     with (inside.hog(120 * MIB, name="bystander", node=0) as bystander,
           inside.hog(most, name="settled", node=1, oom_score_adj=-1000) as settled):
