@@ -142,6 +142,22 @@ class Guard:
             turns.append(self.turn("relieved", 0.002, mib=363))
         return turns
 
+    def rehearsal(self, victim: Turn) -> list[Turn]:
+        """How an incident begins in a dry run."""
+        return [
+            self.turn("pressed", dry_run=True),
+            self.turn("chosen", victim=victim, choice=self.choice(victim), dry_run=True),
+        ]
+
+    def waiting(self, stranger: Turn, **figures: float) -> list[Turn]:
+        """An incident that somebody else's death relieves."""
+        return [
+            self.turn("pressed"),
+            self.turn("shared", victim=stranger, reason="exiting already"),
+            self.turn("released", victim=stranger, figures=figures),
+            self.turn("relieved", mib=363),
+        ]
+
 
 class Scribe:
     """A scribe in a worker, as the core holds it."""
@@ -866,15 +882,8 @@ def test_who_was_only_waited_for_is_no_victim(
 def test_nothing_but_anothers_death_may_relieve(
     start: Any, path: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    core, guard, stranger = Guard(), start(database=path), candidate(88, 50, "stranger")
-    guard.take(
-        [
-            core.turn("pressed"),
-            core.turn("shared", victim=stranger, reason="exiting already"),
-            core.turn("released", victim=stranger, figures={}),
-            core.turn("relieved", mib=363),
-        ]
-    )
+    core, guard = Guard(), start(database=path)
+    guard.take(core.waiting(candidate(88, 50, "stranger")))
     capfd.readouterr()
     assert incidents(IncidentsOptions(database=path)) == 0
     assert "another's death" in capfd.readouterr().out
@@ -886,12 +895,7 @@ def test_dry_runs_and_unfinished_incidents_are_told_as_such(
     start: Any, path: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     core, guard = Guard(), start(database=path)
-    victim = candidate(4711, 610)
-    dry = [
-        core.turn("pressed", dry_run=True),
-        core.turn("chosen", victim=victim, choice=core.choice(victim), dry_run=True),
-    ]
-    guard.take(dry)
+    guard.take(core.rehearsal(candidate(4711, 610)))
     assert explain(ExplainOptions(database=path)) == 0
     captured = capfd.readouterr()
     assert "dry run: over its line, 974 MiB of 950 MiB: would kill cc1plus" in captured.err
@@ -908,13 +912,8 @@ def test_dry_runs_and_unfinished_incidents_are_told_as_such(
 def test_incidents_names_whom_a_dry_run_would_have_killed(
     start: Any, path: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    core, guard, victim = Guard(), start(database=path), candidate(4711, 610)
-    guard.take(
-        [
-            core.turn("pressed", dry_run=True),
-            core.turn("chosen", victim=victim, choice=core.choice(victim), dry_run=True),
-        ]
-    )
+    core, guard = Guard(), start(database=path)
+    guard.take(core.rehearsal(candidate(4711, 610)))
     capfd.readouterr()
     assert incidents(IncidentsOptions(database=path)) == 0
     shown = capfd.readouterr().out
@@ -947,11 +946,8 @@ def test_incidents_tells_where_nobody_could_be_killed(
 def test_a_dry_run_that_became_real_is_told_as_what_it_was(
     start: Any, path: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    core, guard, victim = Guard(), start(database=path), candidate(4700, 50, "early")
-    dry = [
-        core.turn("pressed", dry_run=True),
-        core.turn("chosen", victim=victim, choice=core.choice(victim), dry_run=True),
-    ]
+    core, guard = Guard(), start(database=path)
+    dry = core.rehearsal(candidate(4700, 50, "early"))
     guard.take([*dry, *(turn | {"incident": 1} for turn in core.incident()[2:])])
     capfd.readouterr()
     assert explain(ExplainOptions(database=path)) == 0
@@ -991,15 +987,8 @@ def test_a_dry_run_that_became_real_by_sigterm_alone_is_none(
 def test_who_was_only_waited_for_is_told_as_gone(
     start: Any, path: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    core, guard, stranger = Guard(), start(database=path), candidate(88, 50, "stranger")
-    guard.take(
-        [
-            core.turn("pressed"),
-            core.turn("shared", victim=stranger, reason="exiting already"),
-            core.turn("released", victim=stranger, figures={"seconds": 0.3}),
-            core.turn("relieved", mib=363),
-        ]
-    )
+    core, guard = Guard(), start(database=path)
+    guard.take(core.waiting(candidate(88, 50, "stranger"), seconds=0.3))
     said = until_told(guard, capfd, "relieved")
     assert "stranger (pid 88): gone after 300 ms" in said
     assert "decision" not in said

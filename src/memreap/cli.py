@@ -16,8 +16,6 @@ TROUBLE_OF_RUN = 125
 TROUBLE_OF_PRINTING = 1
 SECONDS_MAX = 1e6
 INTERRUPTED = 130
-NO_GUARD, NO_DATABASE = 3, 4
-SYSTEM_SOCKET = "/run/memreap/guard.sock"
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -484,10 +482,11 @@ def _database(given: str | None) -> str:
     if given:
         return given
     from memreap.config.load import records  # noqa: PLC0415
+    from memreap.telling import paper  # noqa: PLC0415
 
     database = records().database
     if not database:
-        _fail("the configuration keeps no database; --database names one", NO_DATABASE)
+        _fail("the configuration keeps no database; --database names one", paper.EXIT_NO_DATABASE)
     return database
 
 
@@ -496,13 +495,15 @@ def _socket(given: str | None) -> str:
     if given:
         return given
     from memreap.config.load import records  # noqa: PLC0415
+    from memreap.telling import paper  # noqa: PLC0415
+    from memreap.telling.asking import SOCKET  # noqa: PLC0415
 
     own = records().socket
     is_there = os.path.exists  # which takes what may not be seen for absent
-    if os.geteuid() and not is_there(own) and is_there(SYSTEM_SOCKET):
-        return SYSTEM_SOCKET
+    if os.geteuid() and not is_there(own) and is_there(SOCKET):
+        return SOCKET
     if not own:
-        _fail("the configuration says of no socket; --socket PATH names one", NO_GUARD)
+        _fail("the configuration says of no socket; --socket PATH names one", paper.EXIT_NO_GUARD)
     return own
 
 

@@ -270,15 +270,14 @@ class Reader:
     def _exe(self, stat: Stat) -> str:
         """The program's path; pins nothing but what tells a living thread from a dead one."""
         with contextlib.suppress(OSError):
-            tid = (stat.is_leaderless and self.procfs.living_thread(stat.pid)) or stat.pid
+            tid = self.procfs.seat(stat)
             return os.fspath(Path(f"{self.procfs.root}/{stat.pid}/task/{tid}/exe").readlink())
         return ""
 
     def _cgroup(self, stat: Stat) -> str:
         """Its path where memory is accounted: v2, or v1's memory hierarchy."""
         # v1 names the root for a thread that exits, be it the first one or the last.
-        tid = (stat.is_leaderless and self.procfs.living_thread(stat.pid)) or stat.pid
-        paths = self.procfs.cgroups(stat.pid, tid)
+        paths = self.procfs.cgroups(stat.pid, self.procfs.seat(stat))
         v1 = [path for controllers, path in paths if "memory" in controllers.split(",")]
         v2 = [path for controllers, path in paths if controllers == ""]
         return (v1 or v2 or ["/"])[0]
@@ -286,9 +285,9 @@ class Reader:
     @property
     def memory_root(self) -> Path | None:
         """Where the memory controller is mounted, v2 first; None where it is not."""
-        roots = sorted(self._mounts, key=lambda m: not m[1])
-        with_memory = [Path(root) for root, _ in roots if _has_memory(Path(root))]
-        return with_memory[0] if with_memory else None
+        mounts = sorted(self._all_mounts, key=lambda m: m[1] != "cgroup2")
+        counting = (root for root, _, options in mounts if cgroups.counts_memory(root, options))
+        return next(counting, None)
 
     def directory(self, cgroup: str) -> str:
         """Where that path is mounted, the v2 hierarchy first; empty where it is not."""
@@ -303,15 +302,6 @@ def is_young(stat: Stat) -> bool:
     """Whether it was started just now."""
     boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)
     return boot_s - stat.start_ticks / CLOCK_TICKS_PER_S <= YOUNG_S
-
-
-def _has_memory(root: Path) -> bool:
-    """v1 mounts it; v2 says which controllers it has."""
-    if (root / "memory.usage_in_bytes").exists():
-        return True
-    with contextlib.suppress(OSError):
-        return "memory" in (root / "cgroup.controllers").read_text().split()
-    return False
 
 
 def _ancestors(pid: int, procfs: Procfs) -> frozenset[int]:

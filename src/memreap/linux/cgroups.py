@@ -61,7 +61,9 @@ def would_be(name: str, procfs: Procfs) -> Path:
 
     Raises ValueError where none would.
     """
-    roots = [root.resolve() for root, kind, options in mounts(procfs) if _counts(root, options)]
+    roots = [
+        root.resolve() for root, kind, options in mounts(procfs) if counts_memory(root, options)
+    ]
     for place in (Path(name), *(root / name.lstrip("/") for root in roots)):
         directory = place.resolve()
         if any(root in directory.parents for root in roots):
@@ -69,8 +71,8 @@ def would_be(name: str, procfs: Procfs) -> Path:
     raise ValueError(f"no such cgroup: {name}")
 
 
-def _counts(root: Path, options: frozenset[str]) -> bool:
-    """Whether the memory controller is in this hierarchy: v1 mounts it, v2 lists it."""
+def counts_memory(root: Path, options: frozenset[str]) -> bool:
+    """Whether the memory controller is in a hierarchy, as ``mounts`` tells: v2 lists it."""
     if "memory" in options:
         return True
     with contextlib.suppress(OSError):

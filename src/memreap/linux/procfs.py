@@ -166,6 +166,10 @@ class Procfs:
         others = [tid for tid in self.threads(pid) if tid != pid]
         return next((tid for tid in others[:THREADS_TRIED] if self.has_mm(pid, tid)), None)
 
+    def seat(self, stat: Stat) -> int:
+        """The thread that /proc/PID/task is to be asked for: the first one, or who has the mm."""
+        return (stat.is_leaderless and self.living_thread(stat.pid)) or stat.pid
+
     def children(self, pid: int) -> list[int]:
         """Every child, of all its threads. Pins nothing. Needs CONFIG_PROC_CHILDREN."""
         threads = self.threads(pid)

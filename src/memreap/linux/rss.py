@@ -73,8 +73,7 @@ class Statm:
 
     def _of_another(self, raw: bytes) -> bytes:
         """Another thread's, from now on; the same where none has the mm. Raises as Procfs does."""
-        is_leaderless = self._procfs.stat(self._pid).is_leaderless
-        tid = (is_leaderless and self._procfs.living_thread(self._pid)) or self._pid
+        tid = self._procfs.seat(self._procfs.stat(self._pid))
         if tid == self.tid:
             return raw
         self.close()

@@ -74,7 +74,6 @@ def complete(
     """The same, where so much was read already. May hang, and raises, as ``read`` does."""
     pid = stat.pid
     tids = tuple(proc.threads(pid))
-    living_tid = proc.living_thread(pid) if stat.is_leaderless else None
     return Facts(
         pid=pid,
         start_ticks=stat.start_ticks,
@@ -87,7 +86,7 @@ def complete(
         oom_score=proc.oom_score(pid),
         oom_score_adj=oom_score_adj,
         memory=memory,
-        usage_file=cgroups.memory_usage_file(pid, proc, mounts, tid=living_tid),
+        usage_file=cgroups.memory_usage_file(pid, proc, mounts, tid=proc.seat(stat)),
     )
 
 
