@@ -107,8 +107,11 @@ def test_a_throttled_victim_gives_its_memory_back(cgroup: MakeCgroup, reap: Reap
     with stage("busy", SIZE_BYTES, cgroups=[memory, cpu]) as staged:
         (cpu / "cpu.cfs_period_us").write_text("1000000")
         quota.write_text("1000")
-        # SCHED_FIFO takes it out of the limit, but only where its group has real-time budget.
-        check_release(memory, staged.pid, {"exited", "reaped"}, reap)
+        try:
+            # SCHED_FIFO takes it out of the limit, but only where its group has real-time budget.
+            check_release(memory, staged.pid, {"exited", "reaped"}, reap)
+        finally:
+            quota.write_text("-1")  # without its memory it would still take seconds to exit
 
 
 def test_huge_pages_come_back(cgroup: MakeCgroup, reap: Reap) -> None:
