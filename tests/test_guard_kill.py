@@ -31,6 +31,23 @@ def test_the_hog_dies_and_the_small_one_lives(
     assert [turn["victim"]["pids"] for turn in killed] == [[big.pid]]
 
 
+def test_who_was_larger_a_moment_ago_does_not_die_for_who_has_outgrown_it(
+    guard: Start, hog: StartHog, cgroup: MakeCgroup
+) -> None:
+    """At full speed a hog fills the domain between two looks, whatever their phase."""
+    directory = limited(cgroup("memory"), 1000)
+    one = guard("--cgroup", directory, "--limit", "300M")
+    other = hog(directory, 120)
+    other.wait_full()
+    for number in range(1, 11):
+        fast = hog(directory, 900, 1500)
+        one.wait_for_turn("relieved", number)
+        assert fast.was_killed
+        time.sleep(0.01 * number)
+    assert other.process.poll() is None
+    assert len(one.turns("killed")) == 10
+
+
 def test_the_incident_says_what_was_read_who_was_considered_and_what_came_of_it(
     guard: Start, hog: StartHog, cgroup: MakeCgroup
 ) -> None:

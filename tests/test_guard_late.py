@@ -126,7 +126,7 @@ def test_a_kill_that_is_refused_spares_nobody_whom_another_one_kills() -> None:
 
 def test_a_look_that_lay_around_is_no_answer() -> None:
     core = Core.__new__(Core)
-    post = mock.Mock(asked_s=10.0, looks_outdated=lambda _: False)
+    post = mock.Mock(asked_s=10.0, leaves_doubt=lambda _: False)
     post.name = "tree:1"
     core._posts = {"tree:1": post}
     core._read_one = mock.Mock()  # type: ignore[method-assign]
@@ -137,6 +137,24 @@ def test_a_look_that_lay_around_is_no_answer() -> None:
     stale = Look("tree:1", 1, read_s=9.0, took_s=0.1, seen=())
     core._take_look(stale, {}, 10.15)
     assert answered.call_count == 1
+
+
+def test_a_look_of_before_is_no_answer_where_it_leaves_a_doubt() -> None:
+    """Of a domain that grew meanwhile; one at everyone, begun when it was asked for, always is."""
+    core = Core.__new__(Core)
+    post = mock.Mock(asked_s=10.0, leaves_doubt=lambda _: True)
+    post.name = "tree:1"
+    core._posts = {"tree:1": post}
+    core._read_one = mock.Mock()  # type: ignore[method-assign]
+    core._answer = answered = mock.Mock()  # type: ignore[method-assign]
+    core._scouts = scouts = mock.Mock()
+    core._take_look(Look("tree:1", 0, read_s=9.99, took_s=0.02, seen=(), full_s=9.99), {}, 10.02)
+    assert (answered.call_count, scouts.tell.call_count) == (0, 0)
+    core._take_look(Look("tree:1", 1, read_s=10.01, took_s=0.01, seen=(), full_s=9.9), {}, 10.03)
+    assert (answered.call_count, scouts.tell.call_count) == (0, 1)
+    assert scouts.tell.call_args.args[0]["quick"] is False
+    core._take_look(Look("tree:1", 1, read_s=10.03, took_s=0.01, seen=(), full_s=10.03), {}, 10.05)
+    assert (answered.call_count, scouts.tell.call_count) == (1, 1)
 
 
 def test_who_hangs_is_remembered_though_no_descriptor_is_left() -> None:

@@ -1,13 +1,14 @@
 """What the core keeps of a domain's processes."""
 
+from dataclasses import replace
 from unittest import mock
 
 import pytest
 
 from memreap.decide.events import Candidate, Identity
-from memreap.guard.gauges import SystemGauge
+from memreap.guard.gauges import Figures, SystemGauge
 from memreap.guard.look import Look, Seen
-from memreap.guard.post import HotSet, ceiling_bytes
+from memreap.guard.post import HotSet, Post, ceiling_bytes
 from memreap.guard.settings import Amount, Kind, Scope
 from memreap.guard.turns import record_of
 
@@ -38,6 +39,63 @@ def test_what_a_look_in_a_hurry_leaves_out_is_known_from_the_one_before() -> Non
     hot.take(look(Seen(candidate(10)), Seen(candidate(11)), Seen(candidate(12))), {})
     assert hot.look is not None
     assert [seen.command for seen in hot.look.seen] == ["hog --big", "", ""]
+
+
+def watched(*readings: tuple[float, int]) -> Post:
+    """A domain of 100,000 pages, as it was read so far: (when, pages)."""
+    post = Post(Scope(Kind.SYSTEM, "system"), mock.Mock())
+    for read_s, pages in readings:
+        post.take(read_s, Figures(pages * 4096, 90_000 * 4096, 100_000 * 4096, None, {}))
+    return post
+
+
+def everyone(read_s: float, *seen: Seen) -> Look:
+    """A look at all, and not only at those known to be large."""
+    return Look("system", 1, read_s, 0.005, seen, full_s=read_s)
+
+
+def holding(pid: int, pages: int) -> Seen:
+    return Seen(Candidate(members=(Identity(pid, 7),), name=f"hog{pid}", rss_pages=pages))
+
+
+@pytest.mark.parametrize(
+    ("grown", "in_doubt"), [(0, False), (-30_000, False), (20_900, False), (21_100, True)]
+)
+def test_a_choice_is_in_doubt_once_more_grew_than_its_lead(grown: int, in_doubt: bool) -> None:
+    post = watched((9.0, 20_000), (9.98, 60_000), (10.0, 60_000), (10.02, 60_000 + grown))
+    seen = (holding(10, 40_000), holding(11, 20_000))
+    with mock.patch.object(HotSet, "is_there", return_value=True):
+        post.see(everyone(9.999, *seen), {})
+        assert post.is_in_doubt() is in_doubt
+
+
+def test_growth_of_who_is_looked_at_leaves_no_doubt_and_that_of_others_does() -> None:
+    """A quick look shows those known to be large; a small one may have grown beside them."""
+    post = watched((10.0, 60_000), (10.3, 80_000))
+    with mock.patch.object(HotSet, "is_there", return_value=True):
+        post.see(everyone(10.0, holding(10, 30_000), holding(11, 25_000)), {})
+        assert post.is_in_doubt()
+        quick = everyone(10.28, holding(10, 49_000), holding(11, 25_000))
+        post.see(replace(quick, full_s=10.0), {})
+        assert not post.is_in_doubt()
+        quick = everyone(10.28, holding(10, 30_000), holding(11, 25_000))
+        post.see(replace(quick, full_s=10.0), {})
+        assert post.is_in_doubt()
+
+
+def test_what_went_since_the_look_hides_no_growth() -> None:
+    """A victim's memory is back, and as much is somebody else's already."""
+    post = watched((10.0, 60_000), (10.02, 60_000))
+    post.see(everyone(10.0, holding(10, 40_000), holding(11, 5_000), holding(12, 4_000)), {})
+    with mock.patch.object(HotSet, "is_there", lambda _, s: s.candidate.identity.pid != 10):
+        assert post.is_in_doubt()
+    post.take(10.03, Figures(21_500 * 4096, 90_000 * 4096, 100_000 * 4096, None, {}))
+    with mock.patch.object(HotSet, "is_there", lambda _, s: s.candidate.identity.pid != 10):
+        assert not post.is_in_doubt()
+
+
+def test_what_was_never_seen_is_in_doubt() -> None:
+    assert watched((10.0, 60_000)).is_in_doubt()
 
 
 @pytest.mark.parametrize("swap", [0, 8 << 30])

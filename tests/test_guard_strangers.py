@@ -243,7 +243,8 @@ def seen(pid: int, mib: int) -> Seen:
 def core_of_one(asked_s: float, usage_bytes: int) -> tuple[Core, mock.Mock]:
     """A core that asked who is there; whether it answers is told by the mock."""
     post = Post(Scope(Kind.CGROUP, "cgroup:/x", path="/x"), mock.Mock())
-    post.figures, post.asked_s = figures(usage_bytes), asked_s
+    post.take(asked_s - 0.1, figures(usage_bytes))
+    post.asked_s = asked_s
     core = Core.__new__(Core)
     core._posts = {post.name: post}
     core._read_one = mock.Mock()  # type: ignore[method-assign]
@@ -263,7 +264,8 @@ def test_a_look_from_before_that_explains_little_is_no_answer(
     began_s: float, mib: int, is_answer: bool
 ) -> None:
     core, answered = core_of_one(10.0, 120 * MIB)
-    core._take_look(Look("cgroup:/x", 1, began_s, 0.01, (seen(7, mib),)), {}, 10.03)
+    look = Look("cgroup:/x", 1, began_s, 0.01, (seen(7, mib),), full_s=began_s)
+    core._take_look(look, {}, 10.03)
     assert answered.called is is_answer
 
 
@@ -277,6 +279,7 @@ def test_whoever_is_leaving_travels_with_a_look() -> None:
 def test_whom_cgroup_procs_hides_while_it_exits_is_looked_at(others: int) -> None:
     scout = Scout.__new__(Scout)
     scout._hot, scout._exiting, scout._others = {"x": {9: 900, 8: 700}}, {}, {}
+    scout._there = {}
     scout._doomed, scout._procfs, scout._many_are_born = {}, Procfs(), False
     scout._reader = mock.Mock(avoided=set())
     scout._reader.exiting = lambda pid: pid == 9 or None  # 8 has moved elsewhere, and lives
@@ -287,6 +290,18 @@ def test_whom_cgroup_procs_hides_while_it_exits_is_looked_at(others: int) -> Non
     found = scout._everyone(place, newest_pid=50)
     assert 9 in found
     assert 8 not in found
+
+
+def test_who_moves_in_between_two_looks_at_everyone_is_looked_at() -> None:
+    """It may be older than whoever was there: a shell joins a cgroup long after its birth."""
+    scout = Scout.__new__(Scout)
+    scout._hot, scout._exiting, scout._doomed = {"x": {300: 900}}, {}, {}
+    scout._reader = mock.Mock(avoided={50})
+    scout._there = {"x": frozenset({200, 300})}
+    place = mock.Mock()
+    place.name = "x"
+    place.pids.return_value = [50, 100, 200, 300, 400]
+    assert scout._newcomers(place) == [300, 100, 400]
 
 
 def test_what_a_file_asks_for_is_not_taken_for_a_group_that_was_found() -> None:

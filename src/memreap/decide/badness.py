@@ -10,6 +10,7 @@ policy wishes comes first, as long as it helps:
 """
 
 from collections.abc import Collection, Iterable
+from heapq import nlargest
 
 from memreap.decide.events import Candidate, Choice, Identity, Ranked, Tier
 
@@ -61,6 +62,19 @@ def choose(
     ranked = sorted(eligible, key=lambda r: (r.tier, r.score_pages or 0))[::-1]
     best = ranked[0].candidate if ranked else None
     return Choice(best, (*ranked, *barred), others, others_pages)
+
+
+def lead_pages(candidates: Iterable[Candidate], totalpages: int, *, others_pages: int = 0) -> int:
+    """By how much the best candidate leads: until somebody grew by more, it stays the best.
+
+    Before nobody, it leads by all that it holds. Who is below it by policy alone is no rival.
+    """
+    nobody: frozenset[Identity] = frozenset()
+    eligible = [c for c in candidates if not why_not(c, nobody, nobody)]
+    ranked = _ranked(eligible, totalpages, others_pages)
+    best = max((r.tier for r in ranked), default=Tier.NORMAL)
+    first, second = nlargest(2, [0, 0, *(r.score_pages or 0 for r in ranked if r.tier is best)])
+    return first - second
 
 
 def _ranked(eligible: list[Candidate], totalpages: int, others_pages: int) -> list[Ranked]:

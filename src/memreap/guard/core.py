@@ -61,6 +61,7 @@ HELPLESS_INTERVAL_S = 0.25
 TURNS_SHARE = 0.2
 LOOK_WAIT_S = 0.1  # how long a choice waits for a fresh look, beyond twice what one takes
 UNSEEN_WAIT_S = 2.0
+ASKED = 1  # the number of a look that was asked for; a scout's own have none
 DISCOVER_S = 10.0
 NOT_THERE = f"not there; looked for every {DISCOVER_S:g} s"
 QUIET_S = 2.0  # after the last incident, before spares are made anew
@@ -314,14 +315,17 @@ class Core:
             return
         if look.bound and isinstance(post.gauge, NodeGauge):
             post.gauge.bound_s = post.due_s = now_s
-        post.hot.take(look, pidfds)
+        post.see(look, pidfds)
         if post.asked_s is None or now_s - look.read_s - look.took_s > FRESH_S:
             return  # nobody asked; or it lay here while the core had no CPU, and a fresh one comes
-        if look.read_s < post.asked_s and post.looks_outdated(now_s):
-            return  # whoever took it all came, or grew, since; the look that was asked for comes
+        asked_s = post.asked_s
         self._read_one(post, now_s)  # whoever went while they looked is in both, or in neither
-        if post.name in self._posts:
+        if post.name not in self._posts:
+            return
+        if look.full_s >= asked_s or not post.leaves_doubt(now_s):
             self._answer(post, now_s)
+        elif look.number == ASKED and look.read_s >= asked_s:
+            self._scouts.tell(_look(post, quick=False), now_s, expects=True)
 
     def _take_usage(self, post: Post, message: dict[str, Any], now_s: float) -> None:
         assert isinstance(post.gauge, TreeGauge), "only a tree is read by the scout"
@@ -475,10 +479,11 @@ class Core:
         match effect:
             case AskCandidates():
                 post.asked_s = now_s
-                if post.hot.age_s(now_s) <= FRESH_S and not post.looks_outdated(now_s):
+                in_doubt = post.leaves_doubt(now_s)
+                if post.hot.age_s(now_s) <= FRESH_S and not in_doubt:
                     self._answer(post, now_s)
                 else:
-                    self._scouts.tell(_look(post), now_s, expects=True)
+                    self._scouts.tell(_look(post, quick=not in_doubt), now_s, expects=True)
             case Kill():
                 self._kill(post, effect, now_s)
             case Term():
@@ -576,6 +581,7 @@ class Core:
                 post.await_leaving(victim.identity)
         elif report.what in (What.RELEASED, What.SKIPPED):
             post.part_with_leaving()
+            post.unseen_pages = None  # what is back may have been counted as nobody's
 
     def _write(self, post: Post, what: str, now_s: float) -> None:
         victim = self._realm.domain(post.name).state.victim
@@ -839,10 +845,10 @@ def _measures(figures: Figures) -> tuple[float, ...]:
     return (*figures[1:3], figures.details.get("high_bytes", 0))
 
 
-def _look(post: Post) -> dict[str, Any]:
+def _look(post: Post, *, quick: bool = True) -> dict[str, Any]:
     # Pressed: no command line of a young one is waited for.
     pressed = post.asked_s is not None
-    return {"look": post.name, "number": 1, "quick": True, "pressed": pressed}
+    return {"look": post.name, "number": ASKED, "quick": quick, "pressed": pressed}
 
 
 def _watch(post: Post) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from memreap.decide import pace
-from memreap.decide.badness import OOM_SCORE_ADJ_MIN
+from memreap.decide.badness import DWARF_SHARE, OOM_SCORE_ADJ_MIN, lead_pages
 from memreap.decide.domain import Phase, Rules
 from memreap.decide.events import Candidate, Identity
 from memreap.guard.gauges import AnyGauge, Figures, NodeGauge, TreeGauge
@@ -32,6 +32,8 @@ REST_AFTER_S = 2.0
 CHOSEN_MAX = 16  # victims whose last look is remembered
 WALL_SHARE = 1.02  # a domain that cannot hold more than this of its line has no wall behind it
 GROWTH_WINDOW_S = 0.02  # growth over less is noise
+READING_GAP_S = 0.005  # of the readings that are remembered
+READINGS_MAX = int(2 * FRESH_S / READING_GAP_S)
 
 
 class HotSet:
@@ -141,6 +143,7 @@ class Post:
         self.answered_s = 0.0  # when decide/ was last told who is there
         self.deciding_s = 0.0  # from then until the order to kill was given
         self.asked_s: float | None = None  # since when the domain waits for candidates
+        self.unseen_pages: int | None = None  # in use, and nobody's, by the last look at everyone
         self.watch_s: float | None = None  # how often the scout looks by itself
         self.members: list[Identity] = []  # of a tree: known even if the scout is lost
         self.root: Identity | None = None  # of a tree: its first process, as it was first seen
@@ -148,6 +151,7 @@ class Post:
         self._leaving_pidfd = -1  # a later look may not show it; it counts until it is gone
         self.helpless_told: int | None = None  # the incident in which everyone was named already
         self._since = (0.0, 0)
+        self._readings: deque[tuple[float, int]] = deque(maxlen=READINGS_MAX)
         self._eased_s = 0.0
 
     def await_leaving(self, identity: Identity) -> None:
@@ -173,6 +177,14 @@ class Post:
             return has_exited(self._leaving_pidfd)
         return not self.hot.is_leaving(self.leaving)
 
+    def see(self, look: Look, pidfds: dict[Identity, int]) -> None:
+        """Let the latest look stand for all before it."""
+        self.hot.take(look, pidfds)
+        if look.full_s == look.read_s and self._readings:
+            seen = (*(seen.candidate for seen in look.seen), *look.exiting)
+            seen_pages = sum(c.pages for c in seen) + look.others_pages
+            self.unseen_pages = self._usage_at(look.read_s) // PAGE_SIZE_BYTES - seen_pages
+
     def meet(self, members: list[Identity]) -> None:
         """Note who belongs to the tree."""
         self.members = members
@@ -182,6 +194,8 @@ class Post:
     def take(self, now_s: float, figures: Figures) -> None:
         """Note a reading, and how fast usage grows."""
         self.figures = figures
+        if not self._readings or now_s - self._readings[-1][0] >= READING_GAP_S:
+            self._readings.append((now_s, figures.usage_bytes))
         before_s, before_bytes = self._since
         if now_s - before_s >= GROWTH_WINDOW_S:
             growth = (figures.usage_bytes - before_bytes) / (now_s - before_s)
@@ -276,10 +290,34 @@ class Post:
         look, figures = self.hot.look, self.figures
         if look is None or figures is None or self.hot.age_s(now_s) > STALE_MAX_S:
             return True
-        pages = (
-            sum(s.candidate.pages for s in look.seen if self.hot.is_there(s)) + look.others_pages
-        )
+        pages = sum(c.pages for c in self._there(look)) + look.others_pages
         return pages * PAGE_SIZE_BYTES < figures.usage_bytes * EXPLAINED_SHARE
+
+    def is_in_doubt(self) -> bool:
+        """Whether somebody may have outgrown, unseen, whom the last look would choose."""
+        look, figures = self.hot.look, self.figures
+        if look is None or figures is None or self.unseen_pages is None:
+            return True
+        there = self._there(look)
+        leaving = [c for c in look.exiting if self.hot.is_leaving(c.identity)]
+        seen_pages = sum(c.pages for c in (*there, *leaving)) + look.others_pages
+        grown_pages = figures.usage_bytes // PAGE_SIZE_BYTES - seen_pages - self.unseen_pages
+        totalpages = figures.whole_bytes // PAGE_SIZE_BYTES
+        lead = lead_pages(there, totalpages, others_pages=look.others_pages)
+        return grown_pages > lead + totalpages * DWARF_SHARE
+
+    def leaves_doubt(self, now_s: float) -> bool:
+        """Whether only a look at everyone tells who is to die."""
+        return self.looks_outdated(now_s) or self.is_in_doubt()
+
+    def _there(self, look: Look) -> list[Candidate]:
+        return [seen.candidate for seen in look.seen if self.hot.is_there(seen)]
+
+    def _usage_at(self, moment_s: float) -> int:
+        """By the last reading before, or the first that is remembered."""
+        assert self._readings, "a reading comes first"
+        before = (usage for read_s, usage in reversed(self._readings) if read_s <= moment_s)
+        return next(before, self._readings[0][1])
 
     def forget(self) -> None:
         """Who is in it has to be found out anew."""

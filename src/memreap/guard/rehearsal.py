@@ -44,8 +44,9 @@ def rehearse() -> None:
         seen = tuple(
             Seen(c, (facts_without_a_look(c, c.identity),), command="x" * 300) for c in candidates
         )
-        look = Look(NAME, 0, 1.0, 0.0, seen)
-        post.hot.take(Look.from_message(json.loads(json.dumps(look.as_message()))["look"]), {})
+        look = Look(NAME, 0, 1.0, 0.0, seen, full_s=1.0)
+        post.see(Look.from_message(json.loads(json.dumps(look.as_message()))["look"]), {})
+        post.leaves_doubt(1.0)
         realm.add(NAME, Rules(LIMIT_BYTES, LIMIT_BYTES >> 12))
         victim = candidates[-1].identity
         story: tuple[Event, ...] = (

@@ -85,6 +85,7 @@ class Scout:
         self._exiting: dict[str, dict[int, int]] = {}  # the same of those who were leaving
         self._full: dict[str, tuple[float, float, int]] = {}  # when, what it cost, newest pid
         self._others: dict[str, tuple[int, int]] = {}
+        self._there: dict[str, frozenset[int]] = {}  # everyone, at the last full look
         self._below: dict[str, list[str]] = {}
         self._orders: dict[str, dict[str, Any]] = {}  # what each ward was made by
         self._branch_due: dict[str, float] = {}
@@ -195,6 +196,7 @@ class Scout:
             gone.close()
         for table in (self._watched, self._hot, self._exiting, self._full, self._others):
             table.pop(name, None)
+        self._there.pop(name, None)
         self._branch_due.pop(name, None)
         self._branch_last.pop(name, None)
         self._branch_told.pop(name, None)
@@ -289,7 +291,7 @@ class Scout:
         full_s, cost_s, newest = self._full.get(name, (0.0, 0.0, 0))
         age_max_s = max(FULL_AGE_MAX_S, cost_s / FULL_SHARE)
         quick = quick and name in self._hot and began_s - full_s < age_max_s
-        hot = self._newcomers(place, newest) if quick else self._everyone(place, newest)
+        hot = self._newcomers(place) if quick else self._everyone(place, newest)
         reads = self._read_held(hot)
         leaving = self._leaving(place, [pid for pid in hot if pid not in reads], newest)
         seen = self._seen(place, reads)
@@ -322,6 +324,7 @@ class Scout:
     def _everyone(self, place: AnyWard, newest_pid: int) -> list[int]:
         """The largest of the domain by a first look at all, and who may just be leaving."""
         reader, all_pids = self._reader, place.pids()
+        self._there[place.name] = frozenset(all_pids)
         reader.forget(set(self._procfs.pids()))
         unread = self._unread()
         pids = [p for p in all_pids if p not in unread]
@@ -356,13 +359,13 @@ class Scout:
         meminfo = self._procfs.meminfo()
         return meminfo.get("SwapTotal", 0) != meminfo.get("SwapFree", 0)
 
-    def _newcomers(self, place: AnyWard, newest: int) -> list[int]:
-        """Those known to be large, and who was born since the last full look."""
+    def _newcomers(self, place: AnyWard) -> list[int]:
+        """Those known to be large, and who came since the last full look: was born, or moved in."""
         unread = self._unread()
         known_pids = [*self._hot[place.name], *self._exiting.get(place.name, {})]
         hot = [p for p in known_pids if p not in unread]
-        known = set(hot)
-        fresh = [p for p in place.pids() if p > newest and p not in known]
+        there = self._there[place.name].union(hot)
+        fresh = [p for p in place.pids() if p not in there]
         return hot + [p for p in fresh if p not in unread][-LISTED_MAX:]
 
     def _leaving(self, place: AnyWard, pids: list[int], newest_pid: int) -> dict[Candidate, int]:
