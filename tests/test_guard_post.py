@@ -94,6 +94,16 @@ def test_what_went_since_the_look_hides_no_growth() -> None:
         assert not post.is_in_doubt()
 
 
+def test_a_reading_from_before_the_look_leaves_a_doubt() -> None:
+    """Of a tree, which the scout measures: whoever went while they looked still counts."""
+    post = watched((10.0, 60_000))
+    with mock.patch.object(HotSet, "is_there", return_value=True):
+        post.see(everyone(10.001, holding(10, 60_000)), {})
+        assert post.is_in_doubt()
+        post.take(10.002, Figures(60_000 * 4096, 90_000 * 4096, 100_000 * 4096, None, {}))
+        assert not post.is_in_doubt()
+
+
 def test_what_was_never_seen_is_in_doubt() -> None:
     assert watched((10.0, 60_000)).is_in_doubt()
 

@@ -194,6 +194,20 @@ def test_under_pressure_old_ones_are_read_and_those_whom_a_rule_knows_by_command
         assert bool(read.judgement.barred) == (policy is by_command)
 
 
+def test_a_look_at_a_tree_that_was_asked_for_comes_with_a_reading_of_its_time(victim: int) -> None:
+    told = Told()
+    scout = Scout(cast("Line", told), Policy(), Mark(), os.getpid())
+    scout._obey({"ward": ward("it", "tree", victim)})
+    scout.look("it", 0, quick=True)
+    assert not any("usage" in message for message in told.said), "but none that it took by itself"
+    scout.look("it", 1, quick=True)
+    look = next(m["look"] for m in reversed(told.said) if "look" in m)
+    kinds = [next(iter(message)) for message in told.said]
+    assert kinds.index("usage") < len(kinds) - 1 - kinds[::-1].index("look"), "it comes first"
+    assert next(m for m in told.said if "usage" in m)["read_s"] >= look["read_s"]
+    scout._obey({"forget": "it"})
+
+
 def test_a_look_that_is_asked_for_under_pressure_waits_for_none(
     victim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

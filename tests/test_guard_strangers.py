@@ -243,7 +243,8 @@ def seen(pid: int, mib: int) -> Seen:
 def core_of_one(asked_s: float, usage_bytes: int) -> tuple[Core, mock.Mock]:
     """A core that asked who is there; whether it answers is told by the mock."""
     post = Post(Scope(Kind.CGROUP, "cgroup:/x", path="/x"), mock.Mock())
-    post.take(asked_s - 0.1, figures(usage_bytes))
+    for read_s in (asked_s - 0.1, asked_s + 0.02):
+        post.take(read_s, figures(usage_bytes))
     post.asked_s = asked_s
     core = Core.__new__(Core)
     core._posts = {post.name: post}

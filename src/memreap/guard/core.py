@@ -425,7 +425,7 @@ class Core:
 
     def _measure(self, post: Post, read_s: float, now_s: float, figures: Figures) -> None:
         before = post.figures
-        post.take(now_s, figures)
+        post.take(read_s, figures)
         if before is None or _measures(before) != _measures(figures):
             self._realm.set_rules(post.name, post.rules(self._settings, figures))
             if before is not None and before.whole_bytes != figures.whole_bytes:

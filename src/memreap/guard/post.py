@@ -132,6 +132,7 @@ class Post:
         self.name = scope.name
         self.hot = HotSet()
         self.figures: Figures | None = None
+        self.read_s = 0.0  # when these were read
         self.victim_bytes: int | None = None
         self.settles_s = 0.0  # until when the scout of a tree may still count who is done with
         self.growth_bytes_per_s = 0.0
@@ -191,16 +192,16 @@ class Post:
         if self.root is None:
             self.root = next((m for m in members if m.pid == self.scope.pid), None)
 
-    def take(self, now_s: float, figures: Figures) -> None:
+    def take(self, read_s: float, figures: Figures) -> None:
         """Note a reading, and how fast usage grows."""
-        self.figures = figures
-        if not self._readings or now_s - self._readings[-1][0] >= READING_GAP_S:
-            self._readings.append((now_s, figures.usage_bytes))
+        self.figures, self.read_s = figures, read_s
+        if not self._readings or read_s - self._readings[-1][0] >= READING_GAP_S:
+            self._readings.append((read_s, figures.usage_bytes))
         before_s, before_bytes = self._since
-        if now_s - before_s >= GROWTH_WINDOW_S:
-            growth = (figures.usage_bytes - before_bytes) / (now_s - before_s)
+        if read_s - before_s >= GROWTH_WINDOW_S:
+            growth = (figures.usage_bytes - before_bytes) / (read_s - before_s)
             self.growth_bytes_per_s = growth if before_s else 0.0
-            self._since = (now_s, figures.usage_bytes)
+            self._since = (read_s, figures.usage_bytes)
 
     @property
     def rests_below_bytes(self) -> int:
@@ -298,6 +299,8 @@ class Post:
         look, figures = self.hot.look, self.figures
         if look is None or figures is None or self.unseen_pages is None:
             return True
+        if self.read_s < look.read_s:
+            return True  # of a tree: whoever went while they looked still counts
         there = self._there(look)
         leaving = [c for c in look.exiting if self.hot.is_leaving(c.identity)]
         seen_pages = sum(c.pages for c in (*there, *leaving)) + look.others_pages

@@ -319,6 +319,8 @@ class Scout:
             bound=bound,
             exiting=exiting,
         )
+        if number and isinstance(place, Branch):
+            self._measure(name)  # whoever went while we looked is in both, or in neither
         self._say(look, reads, leaving)
 
     def _everyone(self, place: AnyWard, newest_pid: int) -> list[int]:

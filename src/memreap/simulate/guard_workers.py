@@ -170,6 +170,7 @@ class SimScout:
         self._paced: dict[str, float] = {}  # and how long ago it was measured when the next one is
         self._busy = False
         self._wanted: deque[str] = deque()
+        self._asked: set[str] = set()  # of those, whose look was asked for
 
     def begin(self) -> None:
         """It may be short-lived."""
@@ -192,6 +193,7 @@ class SimScout:
                 self._wards.pop(name, None)
                 self._every.pop(name, None)
             case {"look": str(name)} if name in self._wards:
+                self._asked.add(name)
                 self._want(name)
             case {"watch": str(name), "every_s": every_s}:
                 began = name not in self._every
@@ -268,6 +270,10 @@ class SimScout:
                 "bound": False,
                 "exiting": [self._world.seen(p)["candidate"] for p in exiting],
             }
+            if name in self._asked and self._wards[name]["kind"] == "tree":
+                turn = self._turns[name] = object()
+                self._measure(name, turn)
+            self._asked.discard(name)
             self._worker.post({"look": look})
         self._next()
 
