@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memreap.decide.badness import as_one, badness_pages, choose, lead_pages
+from memreap.decide.badness import as_one, badness_pages, choose, lead
 from memreap.decide.events import Candidate, Identity, Tier
 
 PAGES = st.integers(0, 1 << 24)
@@ -55,11 +55,12 @@ def test_who_leads_is_overtaken_only_by_who_grows_by_more(
     crowd: tuple[Candidate, ...], totalpages: int, data: st.DataObject
 ) -> None:
     best = choose(crowd, totalpages).best
+    leading, lead_pages = lead(crowd, totalpages)
+    assert leading is best
+    assert lead_pages >= 0
     if best is None:
-        assert lead_pages(crowd, totalpages) == 0
+        assert lead_pages == 0
         return
-    lead = lead_pages(crowd, totalpages)
-    assert lead >= 0
     at = data.draw(st.integers(0, len(crowd) - 1))
 
     def overtakes(pages: int) -> bool:
@@ -68,22 +69,22 @@ def test_who_leads_is_overtaken_only_by_who_grows_by_more(
         assert new is not None
         return new.identity != best.identity
 
-    assert lead < 1 or not overtakes(data.draw(st.integers(0, lead - 1)))
+    assert lead_pages < 1 or not overtakes(data.draw(st.integers(0, lead_pages - 1)))
 
 
 def test_the_lead_is_before_those_who_could_be_chosen_instead() -> None:
     def one(pid: int, pages: int, **more: object) -> Candidate:
         return Candidate((Identity(pid, 0),), f"p{pid}", rss_pages=pages, **more)  # type: ignore[arg-type]
 
-    assert lead_pages([one(2, 700)], 10_000) == 700, "before nobody, by all it holds"
-    assert lead_pages([one(2, 700), one(3, 300), one(4, 500)], 10_000) == 200
-    assert lead_pages([one(2, 700), one(3, 900, barred="protected")], 10_000) == 700
-    assert lead_pages([one(2, 700), one(3, 600, oom_score_adj=-50)], 10_000) == 600
+    assert lead([one(2, 700)], 10_000)[1] == 700, "before nobody, by all it holds"
+    assert lead([one(2, 700), one(3, 300), one(4, 500)], 10_000)[1] == 200
+    assert lead([one(2, 700), one(3, 900, barred="protected")], 10_000)[1] == 700
+    assert lead([one(2, 700), one(3, 600, oom_score_adj=-50)], 10_000)[1] == 600
     preferred = [one(2, 700), one(3, 300, tier=Tier.PREFER), one(4, 250, tier=Tier.PREFER)]
-    assert lead_pages(preferred, 10_000) == 50
+    assert lead(preferred, 10_000)[1] == 50
     avoided = [one(2, 700), one(3, 900, tier=Tier.AVOID)]
-    assert lead_pages(avoided, 10_000) == 700
-    assert lead_pages([], 10_000) == 0
+    assert lead(avoided, 10_000)[1] == 700
+    assert lead([], 10_000)[1] == 0
 
 
 @given(crowds(), PAGES, IDENTITIES, IDENTITIES)

@@ -104,6 +104,18 @@ def test_a_reading_from_before_the_look_leaves_a_doubt() -> None:
         assert not post.is_in_doubt()
 
 
+def test_what_grows_beside_a_crowd_is_its_newborn() -> None:
+    post = watched((10.0, 60_000), (10.02, 85_000))
+    crowd = replace(holding(10, 20_000), crowd=True)
+    with mock.patch.object(HotSet, "is_there", return_value=True):
+        post.see(everyone(9.999, crowd, holding(11, 10_000)), {})
+        assert not post.is_in_doubt()
+        post.unseen_pages = None
+        assert not post.is_in_doubt()
+        post.see(everyone(9.999, crowd, holding(11, 20_001)), {})
+        assert post.is_in_doubt(), "it is not the one that would be chosen"
+
+
 def test_what_was_never_seen_is_in_doubt() -> None:
     assert watched((10.0, 60_000)).is_in_doubt()
 

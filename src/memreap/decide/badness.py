@@ -64,17 +64,22 @@ def choose(
     return Choice(best, (*ranked, *barred), others, others_pages)
 
 
-def lead_pages(candidates: Iterable[Candidate], totalpages: int, *, others_pages: int = 0) -> int:
-    """By how much the best candidate leads: until somebody grew by more, it stays the best.
+def lead(
+    candidates: Iterable[Candidate], totalpages: int, *, others_pages: int = 0
+) -> tuple[Candidate | None, int]:
+    """(the best candidate, pages by which it leads): until somebody grew by more, it stays that.
 
     Before nobody, it leads by all that it holds. Who is below it by policy alone is no rival.
     """
     nobody: frozenset[Identity] = frozenset()
     eligible = [c for c in candidates if not why_not(c, nobody, nobody)]
     ranked = _ranked(eligible, totalpages, others_pages)
-    best = max((r.tier for r in ranked), default=Tier.NORMAL)
-    first, second = nlargest(2, [0, 0, *(r.score_pages or 0 for r in ranked if r.tier is best)])
-    return first - second
+    if not ranked:
+        return None, 0
+    # The later task leads among equals, as in choose().
+    first, *rest = nlargest(2, reversed(ranked), key=lambda r: (r.tier, r.score_pages or 0))
+    rivals = [r.score_pages or 0 for r in rest if r.tier is first.tier]
+    return first.candidate, max(0, first.score_pages or 0) - max([0, *rivals])
 
 
 def _ranked(eligible: list[Candidate], totalpages: int, others_pages: int) -> list[Ranked]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from memreap.decide import pace
-from memreap.decide.badness import DWARF_SHARE, OOM_SCORE_ADJ_MIN, lead_pages
+from memreap.decide.badness import DWARF_SHARE, OOM_SCORE_ADJ_MIN, lead
 from memreap.decide.domain import Phase, Rules
 from memreap.decide.events import Candidate, Identity
 from memreap.guard.gauges import AnyGauge, Figures, NodeGauge, TreeGauge
@@ -297,17 +297,20 @@ class Post:
     def is_in_doubt(self) -> bool:
         """Whether somebody may have outgrown, unseen, whom the last look would choose."""
         look, figures = self.hot.look, self.figures
-        if look is None or figures is None or self.unseen_pages is None:
+        if look is None or figures is None:
             return True
         if self.read_s < look.read_s:
             return True  # of a tree: whoever went while they looked still counts
-        there = self._there(look)
+        there, totalpages = self._there(look), figures.whole_bytes // PAGE_SIZE_BYTES
+        best, lead_pages = lead(there, totalpages, others_pages=look.others_pages)
+        if any(seen.crowd and seen.candidate is best for seen in look.seen):
+            return False  # what grows unseen is its newborn, and to look at them all takes long
+        if self.unseen_pages is None:
+            return True
         leaving = [c for c in look.exiting if self.hot.is_leaving(c.identity)]
         seen_pages = sum(c.pages for c in (*there, *leaving)) + look.others_pages
         grown_pages = figures.usage_bytes // PAGE_SIZE_BYTES - seen_pages - self.unseen_pages
-        totalpages = figures.whole_bytes // PAGE_SIZE_BYTES
-        lead = lead_pages(there, totalpages, others_pages=look.others_pages)
-        return grown_pages > lead + totalpages * DWARF_SHARE
+        return grown_pages > lead_pages + totalpages * DWARF_SHARE
 
     def leaves_doubt(self, now_s: float) -> bool:
         """Whether only a look at everyone tells who is to die."""
