@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import random
+import re
 import select
 import signal
 import subprocess
@@ -595,11 +596,12 @@ def test_a_command_that_cannot_run(command: list[str], code: int, reason: str) -
 
 
 def traced(root: Path, pid: int) -> bool:
-    """Whether its instance is switched on, and has seen something."""
+    """Whether its instance is switched on, and has seen something, read by now or not."""
     for instance in root.glob(f"instances/memreap-{pid}-*"):
-        stats = [file.read_text() for file in instance.glob("per_cpu/*/stats")]
-        entries = [int(row.split()[1]) for text in stats for row in text.splitlines()[:1]]
-        return (instance / "tracing_on").read_text() == "1\n" and any(entries)
+        stats = "".join(file.read_text() for file in instance.glob("per_cpu/*/stats"))
+        seen = re.findall(r"^(?:entries|read events): (\d+)$", stats, re.MULTILINE)
+        with contextlib.suppress(FileNotFoundError):  # it is just being made
+            return (instance / "tracing_on").read_text() == "1\n" and any(map(int, seen))
     return False
 
 
@@ -611,11 +613,14 @@ def interrupted(**options: object) -> subprocess.CompletedProcess[str]:
         subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run,
     ):
         deadline_s = time.monotonic() + 20
-        while not traced(root, run.pid):
-            assert time.monotonic() < deadline_s
-            time.sleep(0.01)
-        run.send_signal(signal.SIGINT)
-        out, err = run.communicate(timeout=20)
+        try:
+            while not traced(root, run.pid):
+                assert time.monotonic() < deadline_s
+                subprocess.run(["true"], check=True)  # nobody else may exit for as long
+            run.send_signal(signal.SIGINT)
+            out, err = run.communicate(timeout=20)
+        finally:
+            run.kill()
         assert not [*root.glob(f"instances/memreap-{run.pid}-*")]
     return subprocess.CompletedProcess(argv, run.returncode, out, err)
 
