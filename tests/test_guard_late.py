@@ -124,13 +124,20 @@ def test_a_kill_that_is_refused_spares_nobody_whom_another_one_kills() -> None:
     assert hands.spared(deeds[0]) == [7]
 
 
-def test_a_look_that_lay_around_is_no_answer() -> None:
+def core_that_asked(*, doubts: bool) -> tuple[Core, mock.Mock, mock.Mock]:
+    """A core whose domain has waited since 10.0: (it, whether it answers, what it tells scouts)."""
     core = Core.__new__(Core)
-    post = mock.Mock(asked_s=10.0, leaves_doubt=lambda _: False)
+    post = mock.Mock(asked_s=10.0, leaves_doubt=lambda _: doubts)
     post.name = "tree:1"
     core._posts = {"tree:1": post}
     core._read_one = mock.Mock()  # type: ignore[method-assign]
     core._answer = answered = mock.Mock()  # type: ignore[method-assign]
+    core._scouts = scouts = mock.Mock()
+    return core, answered, scouts
+
+
+def test_a_look_that_lay_around_is_no_answer() -> None:
+    core, answered, _ = core_that_asked(doubts=False)
     slow = Look("tree:1", 1, read_s=9.0, took_s=1.1, seen=())  # and no sooner than it could be
     core._take_look(slow, {}, 10.15)
     assert answered.call_count == 1
@@ -141,13 +148,7 @@ def test_a_look_that_lay_around_is_no_answer() -> None:
 
 def test_a_look_of_before_is_no_answer_where_it_leaves_a_doubt() -> None:
     """Of a domain that grew meanwhile; one at everyone, begun when it was asked for, always is."""
-    core = Core.__new__(Core)
-    post = mock.Mock(asked_s=10.0, leaves_doubt=lambda _: True)
-    post.name = "tree:1"
-    core._posts = {"tree:1": post}
-    core._read_one = mock.Mock()  # type: ignore[method-assign]
-    core._answer = answered = mock.Mock()  # type: ignore[method-assign]
-    core._scouts = scouts = mock.Mock()
+    core, answered, scouts = core_that_asked(doubts=True)
     core._take_look(Look("tree:1", 0, read_s=9.99, took_s=0.02, seen=(), full_s=9.99), {}, 10.02)
     assert (answered.call_count, scouts.tell.call_count) == (0, 0)
     core._take_look(Look("tree:1", 1, read_s=10.01, took_s=0.01, seen=(), full_s=9.9), {}, 10.03)
