@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memreap.decide.badness import as_one, badness_pages, choose, lead
+from memreap.decide.badness import as_one, badness_pages, choose, lead_pages
 from memreap.decide.events import Candidate, Identity, Tier
 
 PAGES = st.integers(0, 1 << 24)
@@ -54,12 +54,11 @@ def oom_kill(
 def test_who_leads_is_overtaken_only_by_who_grows_by_more(
     crowd: tuple[Candidate, ...], totalpages: int, data: st.DataObject
 ) -> None:
-    best = choose(crowd, totalpages).best
-    leading, lead_pages = lead(crowd, totalpages)
-    assert leading is best
-    assert lead_pages >= 0
+    choice = choose(crowd, totalpages)
+    best, lead = choice.best, lead_pages(choice)
+    assert lead >= 0
     if best is None:
-        assert lead_pages == 0
+        assert lead == 0
         return
     at = data.draw(st.integers(0, len(crowd) - 1))
 
@@ -69,22 +68,22 @@ def test_who_leads_is_overtaken_only_by_who_grows_by_more(
         assert new is not None
         return new.identity != best.identity
 
-    assert lead_pages < 1 or not overtakes(data.draw(st.integers(0, lead_pages - 1)))
+    assert lead < 1 or not overtakes(data.draw(st.integers(0, lead - 1)))
 
 
 def test_the_lead_is_before_those_who_could_be_chosen_instead() -> None:
     def one(pid: int, pages: int, **more: object) -> Candidate:
         return Candidate((Identity(pid, 0),), f"p{pid}", rss_pages=pages, **more)  # type: ignore[arg-type]
 
-    assert lead([one(2, 700)], 10_000)[1] == 700, "before nobody, by all it holds"
-    assert lead([one(2, 700), one(3, 300), one(4, 500)], 10_000)[1] == 200
-    assert lead([one(2, 700), one(3, 900, barred="protected")], 10_000)[1] == 700
-    assert lead([one(2, 700), one(3, 600, oom_score_adj=-50)], 10_000)[1] == 600
+    assert lead_pages(choose([one(2, 700)], 10_000)) == 700, "before nobody, by all it holds"
+    assert lead_pages(choose([one(2, 700), one(3, 300), one(4, 500)], 10_000)) == 200
+    assert lead_pages(choose([one(2, 700), one(3, 900, barred="protected")], 10_000)) == 700
+    assert lead_pages(choose([one(2, 700), one(3, 600, oom_score_adj=-50)], 10_000)) == 600
     preferred = [one(2, 700), one(3, 300, tier=Tier.PREFER), one(4, 250, tier=Tier.PREFER)]
-    assert lead(preferred, 10_000)[1] == 50
+    assert lead_pages(choose(preferred, 10_000)) == 50
     avoided = [one(2, 700), one(3, 900, tier=Tier.AVOID)]
-    assert lead(avoided, 10_000)[1] == 700
-    assert lead([], 10_000)[1] == 0
+    assert lead_pages(choose(avoided, 10_000)) == 700
+    assert lead_pages(choose([], 10_000)) == 0
 
 
 @given(crowds(), PAGES, IDENTITIES, IDENTITIES)

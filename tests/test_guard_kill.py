@@ -15,13 +15,21 @@ StartHog = Callable[..., Hog]
 MakeCgroup = Callable[[str], Path]
 
 
+def beside_one_of(
+    mib: int, most_mib: int, guard: Start, hog: StartHog, cgroup: MakeCgroup
+) -> tuple[Path, Guard, Hog]:
+    """A cgroup that is kept to 300 MiB, its guard, and somebody who holds so much in it."""
+    directory = limited(cgroup("memory"), most_mib)
+    one = guard("--cgroup", directory, "--limit", "300M")
+    other = hog(directory, mib)
+    other.wait_full()
+    return directory, one, other
+
+
 def test_the_hog_dies_and_the_small_one_lives(
     guard: Start, hog: StartHog, cgroup: MakeCgroup
 ) -> None:
-    directory = limited(cgroup("memory"), 400)
-    one = guard("--cgroup", directory, "--limit", "300M")
-    small = hog(directory, 50)
-    small.wait_full()
+    directory, one, small = beside_one_of(50, 400, guard, hog, cgroup)
     big = hog(directory, 380, 500)
     one.wait_for(lambda: big.was_killed)
     stay_below(directory, 300 * MIB, 0.5)
@@ -35,10 +43,7 @@ def test_who_was_larger_a_moment_ago_does_not_die_for_who_has_outgrown_it(
     guard: Start, hog: StartHog, cgroup: MakeCgroup
 ) -> None:
     """At full speed a hog fills the domain between two looks, whatever their phase."""
-    directory = limited(cgroup("memory"), 1000)
-    one = guard("--cgroup", directory, "--limit", "300M")
-    other = hog(directory, 120)
-    other.wait_full()
+    directory, one, other = beside_one_of(120, 1000, guard, hog, cgroup)
     for number in range(1, 11):
         fast = hog(directory, 900, 1500)
         one.wait_for_turn("relieved", number)
@@ -51,10 +56,7 @@ def test_who_was_larger_a_moment_ago_does_not_die_for_who_has_outgrown_it(
 def test_the_incident_says_what_was_read_who_was_considered_and_what_came_of_it(
     guard: Start, hog: StartHog, cgroup: MakeCgroup
 ) -> None:
-    directory = limited(cgroup("memory"), 400)
-    one = guard("--cgroup", directory, "--limit", "300M")
-    small = hog(directory, 50)
-    small.wait_full()
+    directory, one, small = beside_one_of(50, 400, guard, hog, cgroup)
     big = hog(directory, 380, 100)
     one.wait_for_turn("outcome")
     one.wait_for_turn("relieved")

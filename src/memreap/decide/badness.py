@@ -10,7 +10,6 @@ policy wishes comes first, as long as it helps:
 """
 
 from collections.abc import Collection, Iterable
-from heapq import nlargest
 
 from memreap.decide.events import Candidate, Choice, Identity, Ranked, Tier
 
@@ -64,22 +63,17 @@ def choose(
     return Choice(best, (*ranked, *barred), others, others_pages)
 
 
-def lead(
-    candidates: Iterable[Candidate], totalpages: int, *, others_pages: int = 0
-) -> tuple[Candidate | None, int]:
-    """(the best candidate, pages by which it leads): until somebody grew by more, it stays that.
+def lead_pages(choice: Choice) -> int:
+    """By how much the best candidate leads: until somebody grew by more, it stays the best.
 
     Before nobody, it leads by all that it holds. Who is below it by policy alone is no rival.
     """
-    nobody: frozenset[Identity] = frozenset()
-    eligible = [c for c in candidates if not why_not(c, nobody, nobody)]
-    ranked = _ranked(eligible, totalpages, others_pages)
-    if not ranked:
-        return None, 0
-    # The later task leads among equals, as in choose().
-    first, *rest = nlargest(2, reversed(ranked), key=lambda r: (r.tier, r.score_pages or 0))
-    rivals = [r.score_pages or 0 for r in rest if r.tier is first.tier]
-    return first.candidate, max(0, first.score_pages or 0) - max([0, *rivals])
+    scores = [(r.tier, max(0, r.score_pages)) for r in choice.ranked if r.score_pages is not None]
+    if not scores:
+        return 0
+    (tier, first), *rest = scores
+    is_rivalled = bool(rest) and rest[0][0] is tier
+    return first - (rest[0][1] if is_rivalled else 0)
 
 
 def _ranked(eligible: list[Candidate], totalpages: int, others_pages: int) -> list[Ranked]:

@@ -524,15 +524,14 @@ class Core:
         if look is None:
             self._step(now_s, Candidates(post.name, ()))
             return
-        candidates = tuple(seen.candidate for seen in look.seen if hot.is_there(seen))
         self._step(
             now_s,
             Candidates(
                 post.name,
-                candidates,
+                hot.there(),
                 others=look.others,
                 others_pages=look.others_pages,
-                exiting=tuple(c for c in look.exiting if hot.is_leaving(c.identity)),
+                exiting=hot.leaving(),
             ),
         )
 

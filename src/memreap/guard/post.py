@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from memreap.decide import pace
-from memreap.decide.badness import DWARF_SHARE, OOM_SCORE_ADJ_MIN, lead
+from memreap.decide.badness import DWARF_SHARE, OOM_SCORE_ADJ_MIN, choose, lead_pages
 from memreap.decide.domain import Phase, Rules
 from memreap.decide.events import Candidate, Identity
 from memreap.guard.gauges import AnyGauge, Figures, NodeGauge, TreeGauge
@@ -111,6 +111,16 @@ class HotSet:
         if self.look is None or all(one.identity != identity for one in self.look.exiting):
             return False
         return identity not in self.pidfds or not has_exited(self.pidfds[identity])
+
+    def there(self) -> tuple[Candidate, ...]:
+        """The candidates of the last look that still are."""
+        look = self.look.seen if self.look else ()
+        return tuple(seen.candidate for seen in look if self.is_there(seen))
+
+    def leaving(self) -> tuple[Candidate, ...]:
+        """Who was exiting, and still is."""
+        look = self.look.exiting if self.look else ()
+        return tuple(one for one in look if self.is_leaving(one.identity))
 
     def age_s(self, now_s: float) -> float:
         """How long ago the look began."""
@@ -291,7 +301,7 @@ class Post:
         look, figures = self.hot.look, self.figures
         if look is None or figures is None or self.hot.age_s(now_s) > STALE_MAX_S:
             return True
-        pages = sum(c.pages for c in self._there(look)) + look.others_pages
+        pages = sum(c.pages for c in self.hot.there()) + look.others_pages
         return pages * PAGE_SIZE_BYTES < figures.usage_bytes * EXPLAINED_SHARE
 
     def is_in_doubt(self) -> bool:
@@ -301,23 +311,19 @@ class Post:
             return True
         if self.read_s < look.read_s:
             return True  # of a tree: whoever went while they looked still counts
-        there, totalpages = self._there(look), figures.whole_bytes // PAGE_SIZE_BYTES
-        best, lead_pages = lead(there, totalpages, others_pages=look.others_pages)
-        if any(seen.crowd and seen.candidate is best for seen in look.seen):
+        there, totalpages = self.hot.there(), figures.whole_bytes // PAGE_SIZE_BYTES
+        choice = choose(there, totalpages, others_pages=look.others_pages)
+        if any(seen.crowd and seen.candidate is choice.best for seen in look.seen):
             return False  # what grows unseen is its newborn, and to look at them all takes long
         if self.unseen_pages is None:
             return True
-        leaving = [c for c in look.exiting if self.hot.is_leaving(c.identity)]
-        seen_pages = sum(c.pages for c in (*there, *leaving)) + look.others_pages
+        seen_pages = sum(c.pages for c in (*there, *self.hot.leaving())) + look.others_pages
         grown_pages = figures.usage_bytes // PAGE_SIZE_BYTES - seen_pages - self.unseen_pages
-        return grown_pages > lead_pages + totalpages * DWARF_SHARE
+        return grown_pages > lead_pages(choice) + totalpages * DWARF_SHARE
 
     def leaves_doubt(self, now_s: float) -> bool:
         """Whether only a look at everyone tells who is to die."""
         return self.looks_outdated(now_s) or self.is_in_doubt()
-
-    def _there(self, look: Look) -> list[Candidate]:
-        return [seen.candidate for seen in look.seen if self.hot.is_there(seen)]
 
     def _usage_at(self, moment_s: float) -> int:
         """By the last reading before, or the first that is remembered."""

@@ -194,9 +194,15 @@ class Scout:
         self._orders.pop(name, None)
         if isinstance(gone, Branch):
             gone.close()
-        for table in (self._watched, self._hot, self._exiting, self._full, self._others):
+        for table in (
+            self._watched,
+            self._hot,
+            self._exiting,
+            self._full,
+            self._others,
+            self._there,
+        ):
             table.pop(name, None)
-        self._there.pop(name, None)
         self._branch_due.pop(name, None)
         self._branch_last.pop(name, None)
         self._branch_told.pop(name, None)
